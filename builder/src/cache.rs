@@ -1,1 +1,165 @@
-//! stub
+//! The cache: artefacts by the hash of what they were made from.
+//!
+//! `TREELINE_CACHE` (default `~/.cache/treeline`) holds one directory per kind and one entry per
+//! input hash. An entry appears by one rename, so an interrupted stage leaves none.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+/// The cache directory.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// The cache named by `TREELINE_CACHE`, else `$XDG_CACHE_HOME/treeline`, else `~/.cache/treeline`.
+    pub fn from_env() -> Result<Self> {
+        let root = if let Some(dir) = std::env::var_os("TREELINE_CACHE") {
+            PathBuf::from(dir)
+        } else if let Some(dir) = std::env::var_os("XDG_CACHE_HOME") {
+            Path::new(&dir).join("treeline")
+        } else {
+            let home = std::env::var_os("HOME")
+                .context("finding the cache: neither TREELINE_CACHE nor HOME is set")?;
+            Path::new(&home).join(".cache/treeline")
+        };
+        Self::at(root)
+    }
+
+    /// A cache at `root`, created if it is not there.
+    pub fn at(root: impl Into<PathBuf>) -> Result<Self> {
+        let root = root.into();
+        fs::create_dir_all(&root)
+            .with_context(|| format!("creating the cache directory {}", root.display()))?;
+        let root = root
+            .canonicalize()
+            .with_context(|| format!("finding the cache directory {}", root.display()))?;
+        Ok(Self { root })
+    }
+
+    /// Where the cache stands.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The path of the entry `key` of a kind such as `debs` or `base`; it may not exist.
+    pub fn path(&self, kind: &str, key: &str) -> PathBuf {
+        self.root.join(kind).join(key)
+    }
+
+    /// Returns the entry `key`, made by `make` if it is not there. `make` is given a path that does
+    /// not exist, beside the entry; what it leaves there (file or directory) becomes the entry.
+    pub fn get_or_make(
+        &self,
+        kind: &str,
+        key: &str,
+        make: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
+        let entry = self.path(kind, key);
+        if entry.exists() {
+            return Ok(entry);
+        }
+        let parent = self.root.join(kind);
+        fs::create_dir_all(&parent).with_context(|| format!("creating {}", parent.display()))?;
+        let scratch = tempfile::Builder::new()
+            .prefix(".making-")
+            .tempdir_in(&parent)
+            .with_context(|| format!("creating a scratch directory in {}", parent.display()))?;
+        let made = scratch.path().join("entry");
+        make(&made)?;
+        match fs::rename(&made, &entry) {
+            Ok(()) => Ok(entry),
+            // Somebody else made the same entry meanwhile: by construction it is the same.
+            Err(_) if entry.exists() => Ok(entry),
+            Err(error) => {
+                Err(error).with_context(|| format!("moving a new entry to {}", entry.display()))
+            }
+        }
+    }
+}
+
+/// Hash of a stage's inputs. Every part is framed by its length, so parts cannot run into each other.
+#[derive(Debug, Default)]
+pub struct Inputs(Sha256);
+
+impl Inputs {
+    /// Inputs of the stage `name`; bump `revision` when the stage's code changes its result.
+    pub fn new(name: &str, revision: u32) -> Self {
+        Self::default().add(name).add(revision.to_le_bytes())
+    }
+
+    /// Adds bytes.
+    #[allow(clippy::should_implement_trait)]
+    pub fn add(mut self, bytes: impl AsRef<[u8]>) -> Self {
+        let bytes = bytes.as_ref();
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+        self
+    }
+
+    /// Adds a value by its JSON form.
+    pub fn json(self, value: &impl serde::Serialize) -> Result<Self> {
+        Ok(self.add(serde_json::to_vec(value).context("hashing a stage's inputs")?))
+    }
+
+    /// Adds the content of a file.
+    pub fn file(self, path: &Path) -> Result<Self> {
+        Ok(self.add(sha256_file(path)?))
+    }
+
+    /// The key: 64 hex digits.
+    pub fn key(self) -> String {
+        hex::encode(self.0.finalize())
+    }
+}
+
+/// SHA-256 of a file, 64 hex digits.
+pub fn sha256_file(path: &Path) -> Result<String> {
+    let mut file = fs::File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let count = std::io::Read::read(&mut file, &mut buffer)
+            .with_context(|| format!("reading {}", path.display()))?;
+        if count == 0 {
+            return Ok(hex::encode(hash.finalize()));
+        }
+        hash.update(&buffer[..count]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_made_once_and_a_failed_one_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        assert!(cache
+            .get_or_make("kind", "k", |path| {
+                fs::write(path, "half")?;
+                anyhow::bail!("power cut")
+            })
+            .is_err());
+        assert!(!cache.path("kind", "k").exists());
+        for _ in 0..2 {
+            let path = cache
+                .get_or_make("kind", "k", |path| Ok(fs::write(path, "whole")?))
+                .unwrap();
+            assert_eq!(fs::read_to_string(path).unwrap(), "whole");
+        }
+    }
+
+    #[test]
+    fn parts_cannot_run_into_each_other() {
+        assert_ne!(
+            Inputs::new("s", 1).add("ab").add("c").key(),
+            Inputs::new("s", 1).add("a").add("bc").key()
+        );
+    }
+}
