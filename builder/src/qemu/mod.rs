@@ -1,1 +1,182 @@
-//! stub
+//! Virtual devices: a board's QEMU machine with its disk, console, test shell and control socket.
+//!
+//! Everything runs in software emulation, so nothing here waits for a fixed time: callers wait for a
+//! marker with a generous limit. A machine that is dropped is killed, which for its disk is a power cut.
+
+pub mod console;
+pub mod launch;
+pub mod monitor;
+pub mod shell;
+
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::Duration;
+
+use anyhow::{bail, Context, Result};
+
+use console::Console;
+use monitor::Monitor;
+use shell::Shell;
+
+/// A running virtual device.
+#[derive(Debug)]
+pub struct Machine {
+    child: Child,
+    /// What the serial console printed; also in the log file.
+    pub console: Console,
+    monitor: Monitor,
+    shell: Shell,
+    // Holds the sockets; removed with the machine.
+    _scratch: tempfile::TempDir,
+}
+
+/// How to start a machine.
+#[derive(Debug, Clone)]
+pub struct MachineRequest<'a> {
+    /// The board; must have a `[qemu]` section.
+    pub board: &'a bsp::board::Board,
+    /// Disk image (qcow2 or raw, told apart by its magic).
+    pub disk: &'a Path,
+    /// Where the console log goes (appended).
+    pub console_log: &'a Path,
+    /// Firmware variables (pflash unit 1), a private copy of this machine.
+    pub variables: &'a Path,
+    /// Name of an internal snapshot to resume instead of booting.
+    pub resume: Option<&'a str>,
+    /// Whether the guest gets a root shell for tests, injected by a systemd credential.
+    pub test_shell: bool,
+}
+
+impl Machine {
+    /// Starts QEMU. Returns as soon as the control socket answers.
+    pub fn start(request: &MachineRequest<'_>) -> Result<Self> {
+        let scratch = tempfile::Builder::new()
+            .prefix("treeline-vm-")
+            .tempdir()
+            .context("creating a directory for the sockets of a virtual device")?;
+        let mut command = launch::command(request, scratch.path())?;
+        let mut child = command.spawn().map_err(|error| {
+            let program = command.get_program().to_string_lossy().into_owned();
+            if error.kind() == std::io::ErrorKind::NotFound {
+                anyhow::anyhow!(
+                    "running {program}: not found; install the Debian package {}",
+                    launch::package_of(&program)
+                )
+            } else {
+                anyhow::Error::new(error).context(format!("running {program}"))
+            }
+        })?;
+        let started = (|| {
+            let output = child.stdout.take().context("taking QEMU's console")?;
+            let console = Console::new(output, request.console_log)?;
+            let monitor = Monitor::connect(&scratch.path().join("monitor"), &mut child)?;
+            let shell = Shell::connect(&scratch.path().join("shell"))?;
+            Ok((console, monitor, shell))
+        })();
+        match started {
+            Ok((console, monitor, shell)) => Ok(Self {
+                child,
+                console,
+                monitor,
+                shell,
+                _scratch: scratch,
+            }),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                let text = child
+                    .stderr
+                    .take()
+                    .and_then(|mut err| {
+                        let mut text = String::new();
+                        std::io::Read::read_to_string(&mut err, &mut text)
+                            .ok()
+                            .map(|_| text)
+                    })
+                    .unwrap_or_default();
+                Err(anyhow::Error::context(
+                    error,
+                    format!("starting a virtual {}: {text}", request.board.id),
+                ))
+            }
+        }
+    }
+
+    /// Waits until the test shell answers; the boot it belongs to has then reached `basic.target`.
+    pub fn wait_for_shell(&mut self, limit: Duration) -> Result<()> {
+        let (child, shell) = (&mut self.child, &mut self.shell);
+        shell.wait(limit, || match child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => bail!("QEMU ended with {status}"),
+            Err(error) => Err(error).context("waiting for QEMU"),
+        })
+    }
+
+    /// Runs a shell command in the guest: its exit status and output (standard output and error).
+    pub fn sh(&mut self, command: &str, limit: Duration) -> Result<(i32, String)> {
+        self.shell.run(command, limit)
+    }
+
+    /// Runs a shell command that must succeed.
+    pub fn sh_ok(&mut self, command: &str, limit: Duration) -> Result<String> {
+        match self.sh(command, limit)? {
+            (0, output) => Ok(output),
+            (status, output) => bail!("on the device: {command}: exit status {status}\n{output}"),
+        }
+    }
+
+    /// Starts a shell command in the guest without waiting for it (it will reboot the device, say).
+    pub fn sh_start(&mut self, command: &str) -> Result<()> {
+        self.shell.start(command)
+    }
+
+    /// Writes a snapshot of memory and disk into the disk image.
+    pub fn save(&mut self, name: &str) -> Result<()> {
+        self.monitor.human(&format!("savevm {name}"))
+    }
+
+    /// Cuts the power: QEMU is killed, what the guest had not written to its disk is lost.
+    pub fn cut_power(mut self) -> Result<()> {
+        self.child
+            .kill()
+            .context("cutting the power (killing QEMU)")?;
+        self.child.wait().context("waiting for QEMU's end")?;
+        Ok(())
+    }
+
+    /// Waits until QEMU ends by itself (the guest has powered off).
+    pub fn wait_for_end(&mut self, limit: Duration) -> Result<()> {
+        let deadline = std::time::Instant::now() + limit;
+        while self.child.try_wait().context("waiting for QEMU")?.is_none() {
+            if std::time::Instant::now() > deadline {
+                bail!(
+                    "the device has not powered off within {} s",
+                    limit.as_secs()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Makes this machine's own copy of the firmware's variable store in `dir`, as qcow2 so that snapshots work.
+pub fn firmware_variables(board: &bsp::board::Board, dir: &Path) -> Result<PathBuf> {
+    let copy = dir.join("firmware-vars.qcow2");
+    if let Some(template) = launch::pflash(board, 1)? {
+        crate::command::Command::new("qemu-img", "qemu-utils")
+            .args(["convert", "-q", "-f", "raw", "-O", "qcow2"])
+            .arg(&template)
+            .arg(&copy)
+            .run()
+            .with_context(|| format!("copying {}", template.display()))?;
+    }
+    Ok(copy)
+}

@@ -1,0 +1,153 @@
+//! The QEMU command line of a board.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{bail, Context, Result};
+use base64::Engine;
+
+use super::MachineRequest;
+
+/// The unit behind the test shell: a root shell on a virtio port that only QEMU can open.
+const SHELL_UNIT: &str = "[Unit]
+Description=Treeline test shell
+DefaultDependencies=no
+After=systemd-udevd.service local-fs.target
+Conflicts=shutdown.target
+Before=shutdown.target
+[Service]
+ExecStart=/bin/sh -c 'exec /bin/sh </dev/virtio-ports/treeline.test >/dev/virtio-ports/treeline.test 2>&1'
+Restart=always
+RestartSec=500ms
+StartLimitIntervalSec=0
+";
+
+/// Makes `multi-user.target` want the test shell.
+const SHELL_WANT: &str = "[Unit]\nWants=treeline-test.service\n";
+
+/// Builds the command line; sockets are created in `scratch`.
+pub fn command(request: &MachineRequest<'_>, scratch: &Path) -> Result<Command> {
+    let board = request.board;
+    let qemu = board.qemu.as_ref().with_context(|| {
+        format!(
+            "board {} has no QEMU machine; it runs on real hardware only",
+            board.id
+        )
+    })?;
+    let mut command = Command::new(&qemu.program);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let socket = |name: &str| {
+        format!(
+            "socket,id={name},path={},server=on,wait=off",
+            scratch.join(name).display()
+        )
+    };
+    command
+        .args(["-nodefaults", "-display", "none", "-no-user-config"])
+        .args(["-machine", &qemu.machine, "-cpu", &qemu.cpu])
+        .args(["-m", &format!("{}M", qemu.memory_mib)])
+        .args(&qemu.args)
+        .args([
+            "-chardev",
+            "stdio,id=console,signal=off",
+            "-serial",
+            "chardev:console",
+        ])
+        .args([
+            "-chardev",
+            &socket("monitor"),
+            "-mon",
+            "chardev=monitor,mode=control",
+        ])
+        .args(["-chardev", &socket("shell"), "-device", "virtio-serial-pci"])
+        .args(["-device", "virtserialport,chardev=shell,name=treeline.test"])
+        .args([
+            "-netdev",
+            "user,id=net0",
+            "-device",
+            "virtio-net-pci,netdev=net0,romfile=",
+        ])
+        .args(["-device", "virtio-rng-pci"])
+        .arg("-drive")
+        .arg(format!(
+            "if=none,id=disk,format={},file={},discard=unmap,detect-zeroes=unmap",
+            image_format(request.disk)?,
+            option_value(request.disk)?
+        ))
+        .args(["-device", "virtio-blk-pci,drive=disk,bootindex=1"]);
+    if let Some(code) = pflash(board, 0)? {
+        command.arg("-drive").arg(format!(
+            "if=pflash,unit=0,format=raw,readonly=on,file={}",
+            option_value(&code)?
+        ));
+        command.arg("-drive").arg(format!(
+            "if=pflash,unit=1,format=qcow2,file={}",
+            option_value(request.variables)?
+        ));
+    }
+    if request.test_shell {
+        for (name, text) in [
+            ("systemd.extra-unit.treeline-test.service", SHELL_UNIT),
+            ("systemd.unit-dropin.multi-user.target", SHELL_WANT),
+        ] {
+            let text = base64::engine::general_purpose::STANDARD.encode(text);
+            command.arg("-smbios").arg(format!(
+                "type=11,value=io.systemd.credential.binary:{name}={text}"
+            ));
+        }
+    }
+    if let Some(snapshot) = request.resume {
+        command.args(["-loadvm", snapshot]);
+    }
+    Ok(command)
+}
+
+/// The board's pflash image for a unit: the first of its alternatives that is installed.
+pub fn pflash(board: &bsp::board::Board, unit: usize) -> Result<Option<PathBuf>> {
+    let Some(qemu) = &board.qemu else {
+        return Ok(None);
+    };
+    let Some(alternatives) = qemu.pflash.get(unit) else {
+        return Ok(None);
+    };
+    match alternatives.iter().map(PathBuf::from).find(|p| p.exists()) {
+        Some(path) => Ok(Some(path)),
+        None => bail!(
+            "looking for the firmware of a virtual {}: none of {} is there; install the Debian package {}",
+            board.id,
+            alternatives.join(", "),
+            qemu.firmware_package.as_deref().unwrap_or("that brings them")
+        ),
+    }
+}
+
+/// The Debian package that brings a QEMU program.
+pub fn package_of(program: &str) -> &'static str {
+    match program {
+        "qemu-system-x86_64" => "qemu-system-x86",
+        "qemu-system-aarch64" | "qemu-system-arm" => "qemu-system-arm",
+        "qemu-system-ppc64" => "qemu-system-ppc",
+        _ => "that brings it",
+    }
+}
+
+/// `qcow2` or `raw`, by magic.
+fn image_format(path: &Path) -> Result<&'static str> {
+    use std::io::Read;
+    let mut magic = [0; 4];
+    std::fs::File::open(path)
+        .and_then(|mut file| file.read_exact(&mut magic))
+        .with_context(|| format!("reading the disk image {}", path.display()))?;
+    Ok(if &magic == b"QFI\xfb" { "qcow2" } else { "raw" })
+}
+
+/// A path as the value of a QEMU option, where a comma is written twice.
+fn option_value(path: &Path) -> Result<String> {
+    let text = path
+        .to_str()
+        .with_context(|| format!("the path {} is not UTF-8", path.display()))?;
+    Ok(text.replace(',', ",,"))
+}

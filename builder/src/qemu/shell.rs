@@ -1,0 +1,173 @@
+//! The test shell: a root shell in the guest on a virtio port, spoken to over a Unix socket.
+//!
+//! The shell is plain `sh` without terminal, prompt or echo. Every command is followed by a line that
+//! prints a marker with a number used once and the exit status, so output and status cannot be mixed up,
+//! not even with what an earlier, interrupted command left in the pipe.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, Context, Result};
+
+/// A connected test shell.
+#[derive(Debug)]
+pub struct Shell {
+    stream: UnixStream,
+    received: Vec<u8>,
+    count: u64,
+}
+
+impl Shell {
+    /// Connects to QEMU's socket; the guest need not be there yet.
+    pub fn connect(path: &Path) -> Result<Self> {
+        let stream = UnixStream::connect(path).context("connecting to the test shell's socket")?;
+        stream
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .context("setting the test shell's time-out")?;
+        stream
+            .set_write_timeout(Some(Duration::from_secs(5)))
+            .context("setting the test shell's time-out")?;
+        Ok(Self {
+            stream,
+            received: Vec::new(),
+            count: 0,
+        })
+    }
+
+    /// Waits until the shell answers; `alive` is asked in between and ends the wait by an error.
+    pub fn wait(&mut self, limit: Duration, mut alive: impl FnMut() -> Result<()>) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            alive()?;
+            match self.run("true", Duration::from_secs(5)) {
+                Ok((0, _)) => return Ok(()),
+                Ok((status, _)) => bail!("the test shell's `true` ended with {status}"),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(error).with_context(|| {
+                        format!(
+                            "the device's test shell has not answered for {} s",
+                            limit.as_secs()
+                        )
+                    })
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Runs a command and returns its exit status and output.
+    pub fn run(&mut self, command: &str, limit: Duration) -> Result<(i32, String)> {
+        self.count += 1;
+        let marker = format!("<<treeline:{}:", self.count);
+        // In parentheses, so that `exit` ends the command and not the shell. Typed text is split in
+        // the marker, so that a terminal's echo could not be taken for the answer.
+        let line = format!(
+            "( {command}\n) </dev/null 2>&1; printf '\\n<<%s:{}:%d>>\\n' treeline $?\n",
+            self.count
+        );
+        self.stream
+            .write_all(line.as_bytes())
+            .with_context(|| format!("sending `{command}` to the device"))?;
+        let deadline = Instant::now() + limit;
+        let mut buffer = [0; 65536];
+        loop {
+            if let Some(found) = self.answer(&marker) {
+                return Ok(found);
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "running `{command}` on the device: no answer within {} s; so far: {}",
+                    limit.as_secs(),
+                    super::console::tail(&String::from_utf8_lossy(&self.received), 10)
+                );
+            }
+            match self.stream.read(&mut buffer) {
+                Ok(0) => bail!("running `{command}` on the device: the connection closed"),
+                Ok(count) => self.received.extend_from_slice(&buffer[..count]),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                    ) => {}
+                Err(error) => return Err(error).context("reading from the device"),
+            }
+        }
+    }
+
+    /// Sends a command and does not wait for its end.
+    pub fn start(&mut self, command: &str) -> Result<()> {
+        let line = format!("( {command}\n) </dev/null >/dev/null 2>&1 &\n");
+        self.stream
+            .write_all(line.as_bytes())
+            .with_context(|| format!("sending `{command}` to the device"))
+    }
+
+    /// Takes the answer that ends with `marker` out of what was received.
+    fn answer(&mut self, marker: &str) -> Option<(i32, String)> {
+        let text = String::from_utf8_lossy(&self.received).into_owned();
+        let at = text.find(marker)?;
+        let rest = &text[at + marker.len()..];
+        let end = rest.find(">>")?;
+        let status = rest[..end].parse().ok()?;
+        let output = text[..at].trim_end_matches('\n');
+        // What an earlier command left behind ends with that command's marker.
+        let output = output.rsplit_once(">>\n").map_or(output, |(_, last)| last);
+        let answer = (status, output.trim_end().to_string());
+        self.received = rest[end + 2..].trim_start_matches('\n').as_bytes().to_vec();
+        Some(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_told_apart_from_leftovers() {
+        let (stream, _other) = UnixStream::pair().unwrap();
+        let mut shell = Shell {
+            stream,
+            received: Vec::new(),
+            count: 2,
+        };
+        shell.received = b"old\n<<treeline:1:0>>\nnew\nlines\n\n<<treeline:2:7>>\n".to_vec();
+        assert_eq!(
+            shell.answer("<<treeline:2:"),
+            Some((7, "new\nlines".into()))
+        );
+        assert!(shell.received.is_empty());
+        assert_eq!(shell.answer("<<treeline:3:"), None);
+    }
+
+    #[test]
+    fn a_real_shell_on_a_socket() {
+        use std::os::fd::OwnedFd;
+        let (stream, guest) = UnixStream::pair().unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
+        let mut child = std::process::Command::new("sh")
+            .stdin(OwnedFd::from(guest.try_clone().unwrap()))
+            .stdout(OwnedFd::from(guest))
+            .spawn()
+            .unwrap();
+        let mut shell = Shell {
+            stream,
+            received: Vec::new(),
+            count: 0,
+        };
+        let limit = Duration::from_secs(20);
+        assert_eq!(
+            shell.run("echo hello; exit 3", limit).unwrap(),
+            (3, "hello".into())
+        );
+        assert_eq!(
+            shell.run("printf two; true", limit).unwrap(),
+            (0, "two".into())
+        );
+        drop(shell);
+        child.wait().unwrap();
+    }
+}
