@@ -1,0 +1,62 @@
+# Treeline: the commands of the house. `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+export TREELINE_CACHE ?= $(HOME)/.cache/treeline
+CARGO_TARGET_DIR ?= target
+export CARGO_TARGET_DIR
+
+BOARD ?= x86_64-uefi
+BUILDER := $(CARGO_TARGET_DIR)/release/builder
+EXAMPLE := examples/gateway
+
+.PHONY: help setup build agent demo lint unit system scenarios test test-all bench deny book clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## install what building and testing needs (Debian 12 or 13)
+	scripts/setup
+
+build: agent ## builder (host) and device-agent (device profile)
+	cargo build --release --locked -p builder
+
+agent: ## device-agent alone, small
+	cargo build --profile device --locked -p device-agent
+
+demo: setup build ## build a product, boot it, update it, break it, see it fall back
+	scripts/demo $(BUILDER)
+
+lint: ## format and lints
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+unit: ## tests beside the code
+	cargo test --workspace --exclude treeline-tests --locked
+
+system: build ## whole-system tests without virtual devices
+	BUILDER=$(abspath $(BUILDER)) cargo test -p treeline-tests --locked -- --test-threads=1
+
+scenarios: build ## virtual devices: the scenarios that fit into `make test`
+	scripts/scenarios $(BUILDER) $(BOARD) --quick
+
+test: setup lint unit system scenarios ## everything that fits into forty minutes
+
+test-all: setup lint unit system deny build ## the above with every scenario
+	scripts/scenarios $(BUILDER) $(BOARD)
+
+bench: build ## figures for docs/benchmarks.md, side by side with peers
+	scripts/setup --peers
+	scripts/bench $(BUILDER)
+
+deny: ## licences and advisories of all dependencies
+	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny check licenses bans sources
+
+book: ## docs/ as HTML
+	command -v mdbook >/dev/null || cargo install --locked mdbook
+	mdbook build docs
+
+clean: ## remove build results (the cache stays)
+	cargo clean
