@@ -1,11 +1,28 @@
-//! `product.toml`: what a device maker ships. Types only; reading and its errors are in `read`.
+//! `product.toml`: what a device maker ships. The types stand here; `read` reads a file, `structure`
+//! holds it against the schema, `check` judges what it means, `finding` shows what is wrong and where.
+
+mod nearest;
+pub mod read;
 
 use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
 
 use bsp::board::Size;
 use bsp::device::Check;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use nearest::nearest;
+
+/// Reads and checks the product description in `file`.
+pub fn load(file: &Path) -> Result<Product> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let parsed = read::parse(&file.display().to_string(), &text)?;
+    Ok(parsed.value)
+}
 
 /// A product description.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

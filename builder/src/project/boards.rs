@@ -1,0 +1,126 @@
+//! The boards: those compiled in from `boards/`, and a product's own files.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{bail, Context, Result};
+use bsp::board::Board;
+
+use crate::manifest::{nearest, read};
+
+/// The compiled-in board files: id and text.
+pub const BUILT_IN: &[(&str, &str)] = &[(
+    "x86_64-uefi",
+    include_str!("../../../boards/x86_64-uefi.toml"),
+)];
+
+/// The board `id` as seen from the product in `dir`.
+pub fn find(dir: &Path, id: &str) -> Result<Board> {
+    let own = dir.join("boards").join(format!("{id}.toml"));
+    // An id is never a path: `../x` must not reach another file.
+    if is_id(id) && own.is_file() {
+        let text =
+            fs::read_to_string(&own).with_context(|| format!("reading {}", own.display()))?;
+        return parse(&own.display().to_string(), id, &text);
+    }
+    if let Some((name, text)) = BUILT_IN.iter().find(|(name, _)| *name == id) {
+        return parse(&format!("built-in board {name}"), id, text);
+    }
+    let known = ids(dir)?;
+    let hint = match nearest(id, known.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("there are: {}", known.join(", ")),
+    };
+    bail!(
+        "looking for board `{id}`: no such board; {hint} (your own boards stand in boards/<id>.toml)"
+    )
+}
+
+/// All boards as seen from a product's directory, sorted by id.
+pub fn all(dir: Option<&Path>) -> Result<Vec<Board>> {
+    let dir = dir.unwrap_or(Path::new("/nonexistent"));
+    ids(dir)?.iter().map(|id| find(dir, id)).collect()
+}
+
+fn ids(dir: &Path) -> Result<Vec<String>> {
+    let mut ids: Vec<String> = BUILT_IN.iter().map(|(id, _)| (*id).to_string()).collect();
+    let own = dir.join("boards");
+    if own.is_dir() {
+        let entries = fs::read_dir(&own)
+            .with_context(|| format!("listing the boards in {}", own.display()))?;
+        for entry in entries {
+            let name = entry
+                .with_context(|| format!("listing the boards in {}", own.display()))?
+                .file_name();
+            if let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".toml")) {
+                ids.push(id.to_string());
+            }
+        }
+    }
+    ids.sort();
+    ids.dedup();
+    Ok(ids)
+}
+
+fn parse(file: &str, id: &str, text: &str) -> Result<Board> {
+    let board: Board = read::parse(file, text)?.value;
+    if board.id != id {
+        bail!(
+            "reading {file}: its id is `{}`; it must be the same as the file's name, `{id}`",
+            board.id
+        );
+    }
+    Ok(board)
+}
+
+fn is_id(id: &str) -> bool {
+    !id.is_empty()
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_in_boards_is_built_in_and_readable() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../boards");
+        let mut files: Vec<String> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter_map(|name| name.strip_suffix(".toml").map(str::to_string))
+            .collect();
+        files.sort();
+        let boards = all(None).unwrap();
+        let ids: Vec<String> = boards.iter().map(|board| board.id.clone()).collect();
+        assert_eq!(ids, files);
+    }
+
+    #[test]
+    fn an_unknown_board_names_the_nearest() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = find(dir.path(), "x86-64-uefi").unwrap_err().to_string();
+        assert!(error.contains("did you mean `x86_64-uefi`?"), "{error}");
+        let error = find(dir.path(), "../../etc/passwd")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("there are: x86_64-uefi"), "{error}");
+    }
+
+    #[test]
+    fn a_products_own_board_wins_and_must_carry_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("boards")).unwrap();
+        let own = BUILT_IN[0]
+            .1
+            .replace("tier = \"tested\"", "tier = \"built\"");
+        fs::write(dir.path().join("boards/x86_64-uefi.toml"), &own).unwrap();
+        fs::write(dir.path().join("boards/other.toml"), &own).unwrap();
+        let board = find(dir.path(), "x86_64-uefi").unwrap();
+        assert_eq!(board.tier, bsp::board::Tier::Built);
+        let error = find(dir.path(), "other").unwrap_err().to_string();
+        assert!(error.contains("its id is `x86_64-uefi`"), "{error}");
+    }
+}
