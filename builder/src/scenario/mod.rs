@@ -1,1 +1,4 @@
-//! stub
+//! `builder test`: a device in QEMU is updated, broken and judged, by the very programs that users run.
+
+pub mod report;
+pub mod table;
