@@ -1,8 +1,12 @@
 //! `product.toml`: what a device maker ships. The types stand here; `read` reads a file, `structure`
 //! holds it against the schema, `check` judges what it means, `finding` shows what is wrong and where.
 
+mod check;
+mod document;
+mod finding;
 mod nearest;
 pub mod read;
+mod structure;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,14 +18,39 @@ use bsp::device::Check;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use finding::{Finding, Rejected};
 pub use nearest::nearest;
 
-/// Reads and checks the product description in `file`.
+/// Reads and checks the product description in `file`. What is wrong with it comes as [`Rejected`].
 pub fn load(file: &Path) -> Result<Product> {
     let text =
         std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-    let parsed = read::parse(&file.display().to_string(), &text)?;
-    Ok(parsed.value)
+    let dir = file.parent().unwrap_or(Path::new("."));
+    parse(&shown(file), &text, dir)
+}
+
+/// Reads and checks `text`, the content of `file` (a name for messages) in `dir`.
+pub fn parse(file: &str, text: &str, dir: &Path) -> Result<Product> {
+    let parsed = read::parse::<Product>(file, text)?;
+    let boards = crate::project::boards::all(Some(dir))?;
+    let findings = check::check(&parsed.value, &parsed.document, dir, &boards);
+    if findings.is_empty() {
+        Ok(parsed.value)
+    } else {
+        Err(Rejected::new(file, text, findings).into())
+    }
+}
+
+/// The JSON Schema of `product.toml`.
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(Product)
+}
+
+/// A file's name as the user knows it: from where they stand, if it is below.
+pub fn shown(file: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    let name = file.strip_prefix(&here).unwrap_or(file);
+    name.display().to_string()
 }
 
 /// A product description.
@@ -220,6 +249,7 @@ pub struct Update {
     /// Where devices POST their report after a judged boot.
     pub report_url: Option<String>,
     /// Boots a new deployment has on trial, 1 to 9.
+    #[schemars(range(min = 1, max = 9))]
     pub tries: u8,
 }
 
@@ -278,3 +308,6 @@ pub struct BoardSection {
     /// Units for this board.
     pub units: Units,
 }
+
+#[cfg(test)]
+mod tests;

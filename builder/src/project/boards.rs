@@ -21,7 +21,7 @@ pub fn find(dir: &Path, id: &str) -> Result<Board> {
     if is_id(id) && own.is_file() {
         let text =
             fs::read_to_string(&own).with_context(|| format!("reading {}", own.display()))?;
-        return parse(&own.display().to_string(), id, &text);
+        return parse(&crate::manifest::shown(&own), id, &text);
     }
     if let Some((name, text)) = BUILT_IN.iter().find(|(name, _)| *name == id) {
         return parse(&format!("built-in board {name}"), id, text);
