@@ -73,17 +73,7 @@ impl Command {
     /// Runs it and returns its standard output; fails unless it exits 0.
     pub fn output(mut self) -> Result<Vec<u8>> {
         let line = self.line();
-        let output = self.inner.output().map_err(|error| {
-            if error.kind() == std::io::ErrorKind::NotFound {
-                anyhow::anyhow!(
-                    "running {}: not found; install the Debian package {}",
-                    self.program,
-                    self.package
-                )
-            } else {
-                anyhow::Error::new(error).context(format!("running {line}"))
-            }
-        })?;
+        let output = self.capture_status()?;
         if !output.status.success() {
             let mut text = String::from_utf8_lossy(&output.stderr).into_owned();
             if text.trim().is_empty() {
@@ -92,6 +82,25 @@ impl Command {
             bail!("{line}: {}\n{}", output.status, last_lines(&text, 40));
         }
         Ok(output.stdout)
+    }
+
+    /// Runs it and returns what it said and how it ended, whatever that is; fails only if it cannot be run.
+    pub fn capture(mut self) -> Result<std::process::Output> {
+        self.capture_status()
+    }
+
+    fn capture_status(&mut self) -> Result<std::process::Output> {
+        self.inner.output().map_err(|error| {
+            if error.kind() == std::io::ErrorKind::NotFound {
+                anyhow::anyhow!(
+                    "running {}: not found; install the Debian package {}",
+                    self.program,
+                    self.package
+                )
+            } else {
+                anyhow::Error::new(error).context(format!("running {}", self.line()))
+            }
+        })
     }
 
     /// Runs it and returns its standard output as text, without trailing white space.
