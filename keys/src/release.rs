@@ -9,13 +9,52 @@ use serde::{Deserialize, Serialize};
 pub const FORMAT: u32 = 1;
 
 /// Name of the target that describes a release.
+///
+/// Target names have no directories: clients differ in where they put the hash of a consistent
+/// snapshot into a name with a `/` (the specification: before the last part; `tough`: before the
+/// whole).
 pub fn release_target(board: &str, version: &str) -> String {
-    format!("releases/{board}/{version}.json")
+    format!("release.{board}.{version}.json")
 }
 
 /// Name of the target that lists a channel's releases for one board.
 pub fn channel_target(board: &str, channel: &str) -> String {
-    format!("channels/{board}/{channel}.json")
+    format!("channel.{board}.{channel}.json")
+}
+
+/// Whether a target may bear this name: characters that mean the same in a file name, a URL and
+/// every client, no directories, nothing hidden.
+pub fn is_target_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 160
+        && !name.starts_with('.')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._+~-".contains(&b))
+}
+
+/// What is wrong with the content of a release or channel target.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ContentError {
+    /// Not JSON, or a field is missing or of the wrong type.
+    #[error("{0}")]
+    Json(String),
+    /// Written for another version of this program.
+    #[error("it has format {found}, this program reads format {FORMAT}; update the program")]
+    Format {
+        /// The format number found.
+        found: u32,
+    },
+    /// A field has a value that cannot be.
+    #[error("field '{field}' is '{value}', wanted is {wanted}")]
+    Field {
+        /// Name of the field.
+        field: &'static str,
+        /// What it holds.
+        value: String,
+        /// What it should hold.
+        wanted: &'static str,
+    },
 }
 
 /// One release for one board.
@@ -81,4 +120,101 @@ pub struct Channel {
     pub board: String,
     /// Versions, newest first; each has a target named by [`release_target`].
     pub versions: Vec<String>,
+}
+
+impl Release {
+    /// Reads and checks the content of a release target.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ContentError> {
+        let release: Self = parse_format(bytes)?;
+        hash("commit", &release.commit)?;
+        release.full.check("full")?;
+        for delta in &release.deltas {
+            hash("deltas.from", &delta.from)?;
+            delta.file.check("deltas.file")?;
+        }
+        Ok(release)
+    }
+
+    /// The content of the target.
+    pub fn to_json(&self) -> Result<Vec<u8>, ContentError> {
+        to_json(self)
+    }
+
+    /// The smallest way to this release for a device that has the commits `present`: a delta from
+    /// one of them, else the whole.
+    pub fn artifact_for(&self, present: &[String]) -> &Artifact {
+        self.deltas
+            .iter()
+            .filter(|delta| present.contains(&delta.from))
+            .map(|delta| &delta.file)
+            .min_by_key(|file| file.length)
+            .filter(|file| file.length < self.full.length)
+            .unwrap_or(&self.full)
+    }
+}
+
+impl Channel {
+    /// Reads and checks the content of a channel target.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ContentError> {
+        parse_format(bytes)
+    }
+
+    /// The content of the target.
+    pub fn to_json(&self) -> Result<Vec<u8>, ContentError> {
+        to_json(self)
+    }
+}
+
+impl Artifact {
+    fn check(&self, field: &'static str) -> Result<(), ContentError> {
+        hash(field, &self.sha256)?;
+        // The path becomes part of a URL and of a file name: nothing that could leave its place.
+        let safe = self.path.split('/').all(is_target_name);
+        wanted(safe, field, &self.path, "a plain relative path")
+    }
+}
+
+/// Reads JSON, looking at the format number first: a newer format is told from a broken file.
+fn parse_format<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ContentError> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: u32,
+    }
+    let json = |e: serde_json::Error| ContentError::Json(e.to_string());
+    let head: Head = serde_json::from_slice(bytes).map_err(json)?;
+    if head.format != FORMAT {
+        return Err(ContentError::Format { found: head.format });
+    }
+    serde_json::from_slice(bytes).map_err(json)
+}
+
+fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, ContentError> {
+    let mut bytes =
+        serde_json::to_vec_pretty(value).map_err(|e| ContentError::Json(e.to_string()))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn hash(field: &'static str, value: &str) -> Result<(), ContentError> {
+    let good = value.len() == 64
+        && value
+            .bytes()
+            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    wanted(good, field, value, "64 lower-case hex digits")
+}
+
+fn wanted(
+    good: bool,
+    field: &'static str,
+    value: &str,
+    wanted: &'static str,
+) -> Result<(), ContentError> {
+    if good {
+        return Ok(());
+    }
+    Err(ContentError::Field {
+        field,
+        value: value.chars().take(80).collect(),
+        wanted,
+    })
 }
