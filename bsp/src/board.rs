@@ -1,4 +1,12 @@
 //! Board files: one TOML file a board, data only. The built-in ones are compiled in from `boards/`.
+//!
+//! The schema stands here; [`from_toml`] reads and checks a file, [`stable_uuid`] names things.
+
+mod load;
+mod uuid;
+
+pub use load::{builtin, from_toml, list, BoardError};
+pub use uuid::{stable_uuid, Purpose};
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +15,7 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Board {
-    /// Identity: lower case, digits and dashes; the same as the file's stem.
+    /// Identity: lower-case letters, digits, `_` and `-`; the same as the file's stem.
     pub id: String,
     /// What it is, for people.
     pub description: String,
@@ -58,7 +66,8 @@ pub struct Boot {
     pub backend: Backend,
     /// Path on the firmware partition of the static boot-loader configuration.
     pub config: String,
-    /// Consoles that GRUB talks on, e.g. `["serial", "gfxterm"]` in GRUB's words.
+    /// Consoles that GRUB talks on, in GRUB's words: `console` (the firmware's) and `serial` (the first
+    /// serial port at 115200 baud; left out at boot if the machine has none). Empty: the firmware's.
     #[serde(default)]
     pub consoles: Vec<String>,
 }
@@ -119,6 +128,17 @@ pub enum Role {
     Root,
     /// ext4, mounted on `/var`.
     Data,
+}
+
+impl Role {
+    /// The word for it in board files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Firmware => "firmware",
+            Self::Root => "root",
+            Self::Data => "data",
+        }
+    }
 }
 
 /// A file on the firmware partition.

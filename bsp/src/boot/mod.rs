@@ -8,3 +8,10 @@ pub mod grub;
 pub mod grubenv;
 pub mod state;
 pub mod store;
+
+/// The boot state on the firmware partition: see [`state::BootState`].
+pub const STATE_PATH: &str = "treeline/state.env";
+/// The spare record of the last confirmed deployment, on the firmware partition.
+pub const GOOD_PATH: &str = "treeline/good.env";
+/// Both files of the boot state.
+pub const STATE_FILES: &[&str] = &[STATE_PATH, GOOD_PATH];

@@ -15,6 +15,20 @@
 /// Most boots a deployment can have on trial; boot scripts count down with one branch per number.
 pub const MAX_TRIES: u8 = 9;
 
+/// Longest identity, in bytes: two of them and everything else must fit into one sector.
+pub const MAX_ID_LENGTH: usize = 128;
+
+/// Whether `id` can be the identity of a deployment: letters, digits, `.`, `_` and `-`, a letter or
+/// digit first. Boot scripts compare identities, so anything that a script could take for an option,
+/// a quote or a second word is left out.
+pub fn is_valid_id(id: &str) -> bool {
+    id.len() <= MAX_ID_LENGTH
+        && id.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
 /// What stands in the boot environment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BootState {
@@ -146,8 +160,10 @@ mod tests {
 
     #[test]
     fn the_loader_never_refuses_to_boot() {
+        /// State, spare record, entries, and the entry that is booted.
+        type Case<'a> = (Option<&'a BootState>, Option<&'a str>, &'a [&'a str], usize);
         let state = BootState::confirmed("a");
-        let cases: &[(Option<&BootState>, Option<&str>, &[&str], usize)] = &[
+        let cases: &[Case] = &[
             (Some(&state), None, &["a"], 0),
             (Some(&state), None, &["a", "b"], 0),
             (Some(&state), None, &["b", "a"], 1),

@@ -1,0 +1,88 @@
+//! Identifiers that stay the same from one build to the next.
+
+use sha2::{Digest, Sha256};
+
+/// What a stable identifier is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// GUID of a partition in the partition table.
+    Partition,
+    /// UUID of a file system.
+    Filesystem,
+    /// Seed of ext4's directory hash.
+    HashSeed,
+    /// GUID of the disk in the partition table; its label is empty.
+    Disk,
+    /// FAT volume id: the first four bytes of the identifier.
+    Fat,
+}
+
+impl Purpose {
+    /// The word that goes into the hash.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Partition => "partition",
+            Self::Filesystem => "filesystem",
+            Self::HashSeed => "hash-seed",
+            Self::Disk => "disk",
+            Self::Fat => "fat",
+        }
+    }
+}
+
+/// The identifier of one thing on a product's disks, as a lower-case hyphenated UUID.
+///
+/// It depends on the product, the board, the partition's label and the purpose, not on the build: so
+/// every later tree of the product finds the partitions of a device that was flashed long ago. It is
+/// version 8 of RFC 9562 (own scheme), the first 16 bytes of a SHA-256.
+pub fn stable_uuid(product: &str, board: &str, label: &str, purpose: Purpose) -> String {
+    let text = ["treeline", product, board, label, purpose.as_str()].join("\0");
+    let hash = Sha256::digest(text.as_bytes());
+    let mut hex = String::with_capacity(36);
+    for (index, byte) in hash.iter().take(16).enumerate() {
+        let byte = match index {
+            6 => (byte & 0x0f) | 0x80,
+            8 => (byte & 0x3f) | 0x80,
+            _ => *byte,
+        };
+        if matches!(index, 4 | 6 | 8 | 10) {
+            hex.push('-');
+        }
+        hex.push_str(&format!("{byte:02x}"));
+    }
+    hex
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Devices in the field carry these values: they must never change. The expected value is
+    /// `printf 'treeline\0shop\0x86_64-uefi\0root\0filesystem' | sha256sum` with the version and
+    /// variant digits set.
+    #[test]
+    fn stays_what_it_was() {
+        assert_eq!(
+            stable_uuid("shop", "x86_64-uefi", "root", Purpose::Filesystem),
+            "060155e5-c228-85e9-ad57-bc21476ce294"
+        );
+    }
+
+    #[test]
+    fn everything_has_its_own() {
+        let mut seen = std::collections::BTreeSet::new();
+        for product in ["a", "b"] {
+            for label in ["", "root", "data"] {
+                for purpose in [
+                    Purpose::Partition,
+                    Purpose::Filesystem,
+                    Purpose::HashSeed,
+                    Purpose::Disk,
+                    Purpose::Fat,
+                ] {
+                    assert!(seen.insert(stable_uuid(product, "x", label, purpose)));
+                }
+            }
+        }
+    }
+}

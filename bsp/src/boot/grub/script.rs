@@ -1,0 +1,288 @@
+//! The static configuration: [`crate::boot::state::decide`] as a GRUB script.
+
+use super::{quote, GrubPlaces, MENU_LIMIT};
+use crate::boot::state::MAX_TRIES;
+use crate::boot::{GOOD_PATH, STATE_PATH};
+
+/// The same rule as [`crate::boot::state::is_valid_id`]; longer ones cannot match an entry.
+const ID_PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
+
+/// Seconds that a message stands on the screen before the device restarts.
+const MESSAGE_SECONDS: u32 = 10;
+
+/// The static boot-loader configuration (for the firmware partition, at [`crate::board::Boot::config`]).
+///
+/// Whatever it meets, the device boots something or restarts: it never waits for a person. A kernel
+/// that cannot be loaded during a trial restarts the device, so that the boot counts; otherwise every
+/// other entry is tried before that. Escape held down at the right moment shows the menu.
+pub fn static_config(places: &GrubPlaces) -> String {
+    [
+        HEAD.to_owned(),
+        terminals(&places.consoles),
+        find_root(places),
+        read_state(),
+        read_menu(),
+        first_entry(),
+        other_entry(),
+        boot(),
+    ]
+    .join("\n")
+}
+
+const HEAD: &str = "\
+# Chooses the deployment to boot and counts the boots of one on trial. Never changes.
+set pager=0
+set firmware=\"$root\"
+";
+
+/// A machine without a serial port keeps the firmware's console.
+fn terminals(consoles: &[String]) -> String {
+    if consoles.is_empty() {
+        return String::new();
+    }
+    let names = consoles.join(" ");
+    let set = format!("terminal_input {names}\n  terminal_output {names}");
+    if consoles.iter().any(|name| name == "serial") {
+        format!("if serial --unit=0 --speed=115200; then\n  {set}\nfi\n")
+    } else {
+        format!("{}\n", set.replace("\n  ", "\n"))
+    }
+}
+
+fn find_root(places: &GrubPlaces) -> String {
+    let number = places.root_partition_number;
+    let uuid = quote(&places.root_fs_uuid);
+    format!(
+        "\
+function treeline_restart {{
+  echo \"Treeline: $1; restarting in {MESSAGE_SECONDS} seconds\"
+  sleep {MESSAGE_SECONDS}
+  reboot
+}}
+
+# The root partition, first on the disk that this file is on.
+set disk=
+regexp --set=1:disk '^(.+),[^,]+$' \"$firmware\"
+set found=
+if search --no-floppy --fs-uuid --set=root --hint=\"$disk,gpt{number}\" {uuid}; then
+  set found=1
+fi
+if [ -z \"$found\" ]; then
+  treeline_restart \"the root partition is missing\"
+fi
+"
+    )
+}
+
+/// Sets `good`, `trial`, `tries` and `state=1` if there is a state, and `known` to the identity that is
+/// worth returning to.
+fn read_state() -> String {
+    format!(
+        "\
+# The spare record, then the state. What is torn or foreign counts as absent.
+set spare=
+unset treeline
+unset good
+if load_env -f \"($firmware)/{GOOD_PATH}\" treeline good; then
+  if [ \"$treeline\" = 1 ]; then
+    if regexp '{ID_PATTERN}' \"$good\"; then
+      set spare=\"$good\"
+    fi
+  fi
+fi
+set state=
+unset treeline
+unset good
+unset trial
+unset tries
+if load_env -f \"($firmware)/{STATE_PATH}\" treeline good trial tries; then
+  if [ \"$treeline\" = 1 ]; then
+    if regexp '{ID_PATTERN}' \"$good\"; then
+      if regexp '^[0-{MAX_TRIES}]$' \"$tries\"; then
+        if [ -z \"$trial\" ]; then
+          set state=1
+        elif regexp '{ID_PATTERN}' \"$trial\"; then
+          set state=1
+        fi
+      fi
+    fi
+  fi
+fi
+if [ -n \"$state\" ]; then
+  set known=\"$good\"
+else
+  set known=\"$spare\"
+  set good=
+  set trial=
+  set tries=
+fi
+"
+    )
+}
+
+/// Sources the menu. Right after a power cut, GRUB may see an older state of the root file system (it
+/// does not replay the journal), so the places that the link can lead to are tried as well.
+fn read_menu() -> String {
+    let mut text = String::from("# The menu: entries in order, and their identities.\n");
+    for number in 1..=MENU_LIMIT {
+        text.push_str(&format!("unset treeline_{number}\n"));
+    }
+    text.push_str(
+        "\
+for loader in loader loader.0 loader.1; do
+  if [ -z \"$treeline_1\" ]; then
+    if [ -f \"($root)/boot/$loader/grub.cfg\" ]; then
+      source \"($root)/boot/$loader/grub.cfg\"
+    fi
+  fi
+done
+if [ -z \"$treeline_1\" ]; then
+  treeline_restart \"there is no boot menu on the root partition\"
+fi
+",
+    );
+    text
+}
+
+/// The first two lines of the rule: the default entry is good, or on trial with boots left.
+fn first_entry() -> String {
+    let mut count = String::new();
+    for tries in 1..=MAX_TRIES {
+        let word = if tries == 1 { "if" } else { "elif" };
+        let left = tries - 1;
+        count.push_str(&format!(
+            "    {word} [ \"$tries\" = {tries} ]; then set left={left}\n"
+        ));
+    }
+    format!(
+        "\
+set choice=
+set counted=
+if [ -n \"$state\" ]; then
+  if [ \"$treeline_1\" = \"$good\" ]; then
+    set choice=0
+    set treeline_name=\"$treeline_1\"
+  elif [ \"$treeline_1\" = \"$trial\" ]; then
+    set left=
+{count}    fi
+    if [ -n \"$left\" ]; then
+      # A boot that could not be counted is not made: only what reads back counts.
+      set tries=\"$left\"
+      if save_env -f \"($firmware)/{STATE_PATH}\" tries; then
+        unset tries
+        if load_env -f \"($firmware)/{STATE_PATH}\" tries; then
+          if [ \"$tries\" = \"$left\" ]; then
+            set choice=0
+            set counted=1
+            set treeline_name=\"$treeline_1 (on trial, boots left: $left)\"
+          fi
+        fi
+      fi
+    fi
+  fi
+fi
+"
+    )
+}
+
+/// The last line of the rule: the good entry, else the second, else the first.
+fn other_entry() -> String {
+    let mut chain = String::new();
+    for number in 1..=MENU_LIMIT {
+        let word = if number == 1 { "if" } else { "elif" };
+        let index = number - 1;
+        chain.push_str(&format!(
+            "    {word} [ \"$treeline_{number}\" = \"$known\" ]; then\n      \
+             set choice={index}\n      set treeline_name=\"$treeline_{number}\"\n"
+        ));
+    }
+    format!(
+        "\
+if [ -z \"$choice\" ]; then
+  if [ -n \"$known\" ]; then
+{chain}    fi
+  fi
+fi
+if [ -z \"$choice\" ]; then
+  if [ -n \"$treeline_2\" ]; then
+    set choice=1
+    set treeline_name=\"$treeline_2\"
+  else
+    set choice=0
+    set treeline_name=\"$treeline_1\"
+  fi
+fi
+"
+    )
+}
+
+fn boot() -> String {
+    let mut text = String::from(
+        "\
+# What GRUB does when the chosen entry cannot be loaded: restart if that boot was counted, else the
+# other entries, then restart. The entry that restarts comes after all others.
+set others=0
+set restart=1
+",
+    );
+    for number in 2..=MENU_LIMIT {
+        let index = number - 1;
+        text.push_str(&format!(
+            "if [ -n \"$treeline_{number}\" ]; then set others=\"$others {index}\"; set restart={number}; fi\n"
+        ));
+    }
+    text.push_str(
+        "\
+if [ -n \"$counted\" ]; then
+  set fallback=\"$restart\"
+else
+  set fallback=\"$others $restart\"
+fi
+menuentry 'Restart' --id 'treeline-restart' {
+  treeline_restart \"no deployment could be loaded\"
+}
+set default=\"$choice\"
+set timeout_style=hidden
+set timeout=0
+echo \"Treeline: booting $treeline_name\"
+",
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::script_check;
+    use super::*;
+
+    fn places(consoles: &[&str]) -> GrubPlaces {
+        GrubPlaces {
+            root_fs_uuid: "060155e5-c228-85e9-ad57-bc21476ce294".into(),
+            root_partition_number: 2,
+            consoles: consoles.iter().map(|name| (*name).into()).collect(),
+        }
+    }
+
+    /// What the script does is proven by a real GRUB in `tests/tests/grub_script.rs`.
+    #[test]
+    fn grub_accepts_the_script() {
+        for consoles in [&[][..], &["console"], &["console", "serial"], &["serial"]] {
+            let text = static_config(&places(consoles));
+            script_check(&text).unwrap();
+            assert_eq!(
+                text.contains("if serial"),
+                consoles.contains(&"serial"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_number_of_boots_has_its_branch() {
+        let text = static_config(&places(&[]));
+        for tries in 1..=MAX_TRIES {
+            let branch = format!("[ \"$tries\" = {tries} ]; then set left={}", tries - 1);
+            assert!(text.contains(&branch), "{branch}");
+        }
+    }
+}
