@@ -10,6 +10,8 @@
 
 mod error;
 mod existing;
+#[cfg(test)]
+pub(crate) mod tests;
 mod write;
 
 use std::collections::HashMap;
@@ -175,6 +177,7 @@ pub fn publish(
     expiry: &Expiry,
 ) -> Result<Published, AuthorError> {
     let root = existing::parse_root(root_json)?;
+    existing::check_chain(server_dir, &root)?;
     let existing = existing::read(server_dir, &root)?;
     let mut targets = Targets::new(
         SPEC_VERSION.to_owned(),
@@ -339,20 +342,4 @@ fn time(time: SystemTime) -> Result<Time, AuthorError> {
     Time::try_from(time)
         .and_then(|time| Time::from_second(time.as_second()))
         .map_err(|e| AuthorError::Expiry(e.to_string()))
-}
-
-/// What somebody with a stolen timestamp key could do: in `server_dir`, a timestamp of the given
-/// version that names the snapshot published in `older`.
-#[cfg(test)]
-pub(crate) fn publish_timestamp_for_tests(
-    root: &[u8],
-    keyring: &Keyring,
-    older: &Path,
-    server_dir: &Path,
-    version: u64,
-) {
-    let root = existing::parse_root(root).unwrap();
-    let mut timestamp = existing::read(older, &root).unwrap().unwrap().timestamp;
-    timestamp.version = NonZeroU64::new(version).unwrap();
-    role(&root, timestamp, &keyring.timestamp, server_dir).unwrap();
 }

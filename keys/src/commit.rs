@@ -83,3 +83,6 @@ fn decode_key(key: &str) -> Result<[u8; KEY_LEN], String> {
         .try_into()
         .map_err(|_| format!("the configured commit key '{key}' has {len} bytes, not {KEY_LEN}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -209,3 +209,6 @@ fn read_private(path: &Path) -> Result<String, KeyFileError> {
     }
     String::from_utf8(bytes).map_err(|_| wrong("it is not text"))
 }
+
+#[cfg(test)]
+mod tests;

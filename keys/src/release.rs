@@ -218,3 +218,6 @@ fn wanted(
         wanted,
     })
 }
+
+#[cfg(test)]
+mod tests;

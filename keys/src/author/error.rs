@@ -56,6 +56,14 @@ pub enum AuthorError {
         /// What is wrong.
         reason: String,
     },
+    /// The product's root metadata does not follow what devices have been given.
+    #[error("publishing the root metadata: {path}: {reason}")]
+    Chain {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// JSON could not be made; it would be a defect of this program.
     #[error("writing metadata as JSON: {0}")]
     Json(String),

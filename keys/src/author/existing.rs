@@ -46,6 +46,30 @@ pub(super) fn parse_root(bytes: &[u8]) -> Result<Root, AuthorError> {
     Ok(root.signed)
 }
 
+/// Devices follow the root metadata one version at a time, to the last one: the product's own must
+/// be that one, with no gap before it.
+pub(super) fn check_chain(dir: &Path, root: &Root) -> Result<(), AuthorError> {
+    let own = root.version.get();
+    let file = |version: u64| dir.join(format!("{version}.root.json"));
+    let newer = file(own.saturating_add(1));
+    if newer.exists() {
+        return Err(AuthorError::Chain {
+            path: newer,
+            reason: format!(
+                "it is newer than the product's root metadata (version {own}); use the newest"
+            ),
+        });
+    }
+    let before = file(own - 1);
+    if (1..own - 1).any(|version| file(version).exists()) && !before.exists() {
+        return Err(AuthorError::Chain {
+            path: before,
+            reason: "it is missing, and devices cannot pass over it; put it there first".to_owned(),
+        });
+    }
+    Ok(())
+}
+
 /// Reads the published state; `None` if nothing was published yet.
 pub(super) fn read(dir: &Path, root: &Root) -> Result<Option<Existing>, AuthorError> {
     let roots = roots(dir, root)?;

@@ -26,6 +26,8 @@ pub(super) fn create_dir(dir: &Path) -> Result<(), AuthorError> {
 
 /// Writes a file by rename; a reader sees the old content or the new one, also after a cut.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), AuthorError> {
+    #[cfg(test)]
+    cut::check(path)?;
     let dir = path.parent().unwrap_or(Path::new("."));
     replace_in(dir, path, bytes).map_err(AuthorError::io("writing", path))
 }
@@ -51,5 +53,35 @@ pub(super) fn once(path: &Path, bytes: &[u8]) -> Result<(), AuthorError> {
         )),
         Err(e) if e.kind() == io::ErrorKind::NotFound => replace(path, bytes),
         Err(e) => Err(AuthorError::io("reading", path)(e)),
+    }
+}
+
+/// For tests: the power goes before a certain write.
+#[cfg(test)]
+pub(super) mod cut {
+    use std::cell::Cell;
+    use std::io;
+    use std::path::Path;
+
+    use super::AuthorError;
+
+    thread_local! {
+        static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+    }
+
+    /// Lets so many more writes through; `None` lets all through.
+    pub(crate) fn after(writes: Option<u32>) {
+        LEFT.set(writes);
+    }
+
+    pub(super) fn check(path: &Path) -> Result<(), AuthorError> {
+        match LEFT.get() {
+            None => Ok(()),
+            Some(0) => Err(AuthorError::io("writing", path)(io::Error::other("cut"))),
+            Some(left) => {
+                LEFT.set(Some(left - 1));
+                Ok(())
+            }
+        }
     }
 }

@@ -283,7 +283,7 @@ const ATTACKS: &[Attack] = &[
         name: "an older snapshot under a newer timestamp (stolen timestamp key)",
         on: |w| {
             let first = w.path("before");
-            author::publish_timestamp_for_tests(&w.root, &w.keyring, &first, &w.tuf(), 9);
+            author::tests::sign_older_snapshot(&w.root, &w.keyring, &first, &w.tuf(), 9);
         },
         expected: "Rollback",
     },
