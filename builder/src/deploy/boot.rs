@@ -1,0 +1,69 @@
+//! What libostree writes for the boot loader: the boot entry, and our menu made of it.
+
+use anyhow::{Context, Result};
+
+use super::Site;
+
+/// Configuration of the device's repository, with the sysroot's settings.
+pub(super) const REPO_CONFIG: &str = "[core]\nrepo_version=1\nmode=bare\n\n\
+    [sysroot]\nbootloader=grub2\nbootprefix=true\nreadonly=true\n";
+
+/// A boot entry of one deployment.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) title: String,
+    pub(super) options: String,
+    pub(super) linux: String,
+    pub(super) initrd: String,
+}
+
+impl Entry {
+    /// The text of the entry (Boot Loader Specification, type 1), keys in libostree's order.
+    pub(super) fn text(&self) -> String {
+        format!(
+            "title {}\nversion 1\noptions {}\nlinux {}\ninitrd {}\n",
+            self.title, self.options, self.linux, self.initrd
+        )
+    }
+
+    /// `grub.cfg` beside the entry, as the agent writes it on the device.
+    pub(super) fn menu(&self) -> Result<String> {
+        let entry = bsp::boot::entry::parse(&self.text(), "ostree-1.conf")
+            .context("reading the boot entry just made")?;
+        Ok(bsp::boot::grub::menu(&[entry]))
+    }
+}
+
+/// `PRETTY_NAME`, the version unless it is part of the name, and the deployment's index.
+pub(super) fn title(os_release: &str, version: Option<&str>) -> String {
+    let field = |key: &str| {
+        os_release.lines().find_map(|line| {
+            let value = line.strip_prefix(key)?.strip_prefix('=')?.trim();
+            let quoted = ['"', '\''].into_iter().find_map(|quote| {
+                value
+                    .strip_prefix(quote)
+                    .and_then(|rest| rest.strip_suffix(quote))
+            });
+            Some(quoted.unwrap_or(value).to_string())
+        })
+    };
+    let mut title = field("PRETTY_NAME")
+        .or_else(|| field("ID"))
+        .unwrap_or_else(|| "Linux".to_string());
+    if let Some(version) = version.filter(|version| !title.contains(version)) {
+        title.push(' ');
+        title.push_str(version);
+    }
+    title + " (ostree:0)"
+}
+
+/// The kernel command line.
+pub(super) fn options(site: &Site, boot_version: u32, boot_checksum: &str) -> String {
+    let mut words = site.kargs.clone();
+    words.push(format!("{}={}", bsp::device::ID_KARG, site.id));
+    words.push(format!(
+        "ostree=/ostree/boot.{boot_version}/{}/{boot_checksum}/0",
+        site.stateroot
+    ));
+    words.join(" ")
+}
