@@ -211,7 +211,8 @@ struct Look {
     mode: u32,
     owner: (u32, u32),
     content: Vec<u8>,
-    /// Whether its time is 0, as libostree sets it on what it checks out.
+    /// Time 0: libostree sets it on the directories and files that it checks out (not on links and
+    /// empty files).
     timeless: bool,
     /// First path of the same inode.
     inode: String,
@@ -236,12 +237,13 @@ fn looks(root: &Path) -> BTreeMap<String, Look> {
         } else {
             Vec::new()
         };
+        let checked_out = path.contains(".0/") && !meta.is_symlink() && meta.len() > 0;
         let inode = inodes.entry(meta.ino()).or_insert(path.clone()).clone();
         let look = Look {
             mode: meta.mode(),
             owner: (meta.uid(), meta.gid()),
             content,
-            timeless: meta.mtime() == 0 && path.contains(".0/"),
+            timeless: meta.mtime() == 0 && checked_out,
             inode,
         };
         looks.insert(path, look);
