@@ -88,7 +88,10 @@ impl Sysroot {
     pub fn write_tar(&self, out: &mut impl Write) -> Result<()> {
         let mut stream = TarStream::new(std::io::BufWriter::with_capacity(1 << 20, out));
         let mut carriers: BTreeMap<&str, &str> = BTreeMap::new();
-        for (path, entry) in &self.plan.entries {
+        // A directory is followed by its content, so that unpacking tools can finish it.
+        let mut entries: Vec<(&String, &Entry)> = self.plan.entries.iter().collect();
+        entries.sort_by(|(a, _), (b, _)| a.split('/').cmp(b.split('/')));
+        for (path, entry) in entries {
             self.write_entry(&mut stream, &mut carriers, path, entry)?;
         }
         stream
