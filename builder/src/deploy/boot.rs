@@ -1,6 +1,6 @@
-//! What libostree writes for the boot loader: the boot entry, and our menu made of it.
+//! What libostree writes for the boot loader.
 
-use anyhow::{Context, Result};
+use bsp::boot::entry::BootEntry;
 
 use super::Site;
 
@@ -8,30 +8,16 @@ use super::Site;
 pub(super) const REPO_CONFIG: &str = "[core]\nrepo_version=1\nmode=bare\n\n\
     [sysroot]\nbootloader=grub2\nbootprefix=true\nreadonly=true\n";
 
-/// A boot entry of one deployment.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) title: String,
-    pub(super) options: String,
-    pub(super) linux: String,
-    pub(super) initrd: String,
-}
-
-impl Entry {
-    /// The text of the entry (Boot Loader Specification, type 1), keys in libostree's order.
-    pub(super) fn text(&self) -> String {
-        format!(
-            "title {}\nversion 1\noptions {}\nlinux {}\ninitrd {}\n",
-            self.title, self.options, self.linux, self.initrd
-        )
+/// The text of a boot entry (Boot Loader Specification, type 1), keys in libostree's order.
+pub(super) fn text(entry: &BootEntry) -> String {
+    let mut text = format!(
+        "title {}\nversion {}\noptions {}\nlinux {}\n",
+        entry.title, entry.version, entry.options, entry.linux
+    );
+    for initrd in &entry.initrd {
+        text.push_str(&format!("initrd {initrd}\n"));
     }
-
-    /// `grub.cfg` beside the entry, as the agent writes it on the device.
-    pub(super) fn menu(&self) -> Result<String> {
-        let entry = bsp::boot::entry::parse(&self.text(), "ostree-1.conf")
-            .context("reading the boot entry just made")?;
-        Ok(bsp::boot::grub::menu(&[entry]))
-    }
+    text
 }
 
 /// `PRETTY_NAME`, the version unless it is part of the name, and the deployment's index.

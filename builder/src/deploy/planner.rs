@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{bail, Context, Result};
+use bsp::boot::entry::BootEntry;
 use ostree::ObjectType;
 use sha2::{Digest, Sha256};
 
@@ -223,15 +224,23 @@ impl Planner<'_> {
         }
         self.boot_links(commit, &boot_checksum, &site.stateroot);
         let os_release = self.os_release(&root)?;
-        let entry = boot::Entry {
+        let entry = BootEntry {
             title: boot::title(&os_release, version),
-            options: boot::options(site, BOOT_VERSION, &boot_checksum),
+            version: 1,
             linux: format!("/boot/{dir}/{}", places[0].0),
-            initrd: format!("/boot/{dir}/{}", places[1].0),
+            initrd: vec![format!("/boot/{dir}/{}", places[1].0)],
+            options: boot::options(site, BOOT_VERSION, &boot_checksum),
+            devicetree: None,
         };
         let loader = format!("boot/loader.{BOOT_VERSION}");
-        self.text(&format!("{loader}/entries/ostree-1.conf"), entry.text());
-        self.text(&format!("{loader}/grub.cfg"), entry.menu()?);
+        self.text(
+            &format!("{loader}/entries/ostree-1.conf"),
+            boot::text(&entry),
+        );
+        self.text(
+            &format!("{loader}/grub.cfg"),
+            bsp::boot::grub::menu(&[entry]),
+        );
         self.link("boot/loader", format!("loader.{BOOT_VERSION}"));
         self.plan.boot_checksum = boot_checksum;
         self.plan.kernel_version = kernel.version;
