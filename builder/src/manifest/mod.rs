@@ -18,6 +18,7 @@ use bsp::device::Check;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use check::is_product_name;
 pub use finding::{Finding, Rejected};
 pub use nearest::nearest;
 

@@ -8,6 +8,8 @@
 
 pub mod boards;
 mod merge;
+pub mod scaffold;
+pub mod secrets;
 
 use std::fs;
 use std::path::{Path, PathBuf};

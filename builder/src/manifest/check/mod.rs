@@ -6,6 +6,8 @@ mod device;
 mod people;
 mod syntax;
 
+pub use syntax::is_product_name;
+
 use std::path::Path;
 
 use bsp::board::Board;
