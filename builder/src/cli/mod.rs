@@ -1,1 +1,107 @@
-//! stub
+//! The command line: one file a subcommand. It reads arguments, calls the library and prints; it never
+//! decides anything that a test would want to call.
+
+mod boards;
+mod exit;
+mod keys;
+mod new;
+mod print;
+mod schema;
+mod show;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::progress::Progress;
+use crate::project::Project;
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 a file you wrote is wrong (product.toml, a board file).
+
+Environment:
+  TREELINE_CACHE   where downloads and stages are kept (default ~/.cache/treeline)
+  TREELINE_AGENT   the device-agent program to build in (default: found beside this program)";
+
+/// Builds immutable operating systems for devices and keeps them up to date.
+#[derive(Debug, Parser)]
+#[command(name = "builder", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+struct Cli {
+    /// Works as if started in this directory; product.toml is looked for there and above
+    #[arg(
+        short = 'C',
+        long = "directory",
+        global = true,
+        default_value = ".",
+        value_name = "DIR"
+    )]
+    dir: PathBuf,
+    /// Prints results and errors only
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Makes a new product: product.toml, overlay/, keys
+    New(new::Args),
+    /// Prints the description with every default, merged for a board
+    Show(show::Args),
+    /// Prints the JSON Schema of product.toml
+    Schema,
+    /// Lists the boards
+    Boards(boards::Args),
+    /// Makes or shows a product's keys
+    Keys(keys::Args),
+}
+
+/// What every subcommand is given.
+struct Context {
+    dir: PathBuf,
+    progress: Progress,
+}
+
+impl Context {
+    fn project(&self) -> Result<Project> {
+        Project::load(&self.dir)
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let context = Context {
+        dir: cli.dir,
+        progress: if cli.quiet {
+            Progress::Quiet
+        } else {
+            Progress::Shown
+        },
+    };
+    let result = match cli.command {
+        Command::New(args) => new::run(&context, &args),
+        Command::Show(args) => show::run(&context, &args),
+        Command::Schema => schema::run(),
+        Command::Boards(args) => boards::run(&context, &args),
+        Command::Keys(args) => keys::run(&context, &args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

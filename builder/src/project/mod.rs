@@ -48,24 +48,29 @@ pub struct Merged {
     pub overlays: Vec<Overlay>,
 }
 
+/// The nearest directory with a `product.toml`: `dir` or one above it.
+pub fn find(dir: &Path) -> Option<PathBuf> {
+    let start = fs::canonicalize(dir).ok()?;
+    let found = start
+        .ancestors()
+        .find(|dir| dir.join(MANIFEST).is_file())
+        .map(Path::to_path_buf);
+    found
+}
+
 impl Project {
     /// Finds `product.toml` in `dir` or the nearest directory above it and reads it.
     pub fn load(dir: &Path) -> Result<Self> {
-        let start = fs::canonicalize(dir)
-            .with_context(|| format!("looking for {MANIFEST} in {}", dir.display()))?;
-        let found = start
-            .ancestors()
-            .find(|dir| dir.join(MANIFEST).is_file())
-            .with_context(|| {
-                format!(
-                    "looking for {MANIFEST} in {} and above: there is none; \
-                     try `builder new NAME`, or name the product's directory with `-C DIR`",
-                    start.display()
-                )
-            })?;
+        let found = find(dir).with_context(|| {
+            format!(
+                "looking for {MANIFEST} in {} and above: there is none; \
+                 try `builder new NAME`, or name the product's directory with `-C DIR`",
+                fs::canonicalize(dir).unwrap_or(dir.to_path_buf()).display()
+            )
+        })?;
         let product = manifest::load(&found.join(MANIFEST))?;
         Ok(Self {
-            dir: found.to_path_buf(),
+            dir: found,
             product,
         })
     }

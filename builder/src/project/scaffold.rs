@@ -57,9 +57,13 @@ pub fn create(parent: &Path, name: &str) -> Result<PathBuf> {
         .tempdir_in(parent)
         .with_context(|| format!("creating a directory in {}", parent.display()))?;
     for (path, text, mode) in FILES {
-        write(&scratch.path().join(path), &text.replace("@NAME@", name), mode)?;
+        write(
+            &scratch.path().join(path),
+            &text.replace("@NAME@", name),
+            mode,
+        )?;
     }
-    secrets::init(&scratch.path().join("keys"), name)?;
+    secrets::init(&scratch.path().join("keys"))?;
     fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755))
         .with_context(|| format!("setting the mode of {}", scratch.path().display()))?;
     fs::rename(scratch.path(), &dir)
@@ -108,7 +112,9 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let dir = create(parent.path(), "x").unwrap();
         for (path, _, _) in FILES {
-            assert!(!fs::read_to_string(dir.join(path)).unwrap().contains("@NAME@"));
+            assert!(!fs::read_to_string(dir.join(path))
+                .unwrap()
+                .contains("@NAME@"));
         }
     }
 }

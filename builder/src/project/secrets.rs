@@ -11,20 +11,11 @@ use std::time::SystemTime;
 use anyhow::{bail, Context, Result};
 use keys::author::{create_root, Expiry, Keyring};
 use keys::keyfile::PrivateKey;
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
-};
+
+use crate::serve::tls;
 
 /// The private keys by file name without extension, in the order they are shown.
 pub const ROLES: [&str; 5] = ["root", "targets", "snapshot", "timestamp", "commit"];
-
-/// Names that the development server answers to besides this machine's own: the last one is the host
-/// as a device in QEMU's user network sees it.
-const SERVER_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "10.0.2.2"];
-
-/// Years that the development certificates are valid.
-const YEARS: i16 = 20;
 
 /// What [`init`] made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +29,7 @@ pub struct Made {
 /// Makes what is missing in `dir`: the signing keys if there are none, the certificates if there are
 /// none. What is there stays as it is; half a set of signing keys is an error, because a new key
 /// beside an old `root.json` would be of no use.
-pub fn init(dir: &Path, product: &str) -> Result<Made> {
+pub fn init(dir: &Path) -> Result<Made> {
     let present: Vec<PathBuf> = ROLES
         .iter()
         .map(|role| dir.join(format!("{role}.pem")))
@@ -56,15 +47,25 @@ pub fn init(dir: &Path, product: &str) -> Result<Made> {
     private_dir(dir)?;
     let made = Made {
         signing: present.is_empty(),
-        tls: !dir.join("tls").exists(),
+        tls: !dir.join("tls/ca.pem").exists(),
     };
     if made.signing {
         signing_keys(dir)?;
     }
-    if made.tls {
-        tls(dir, product)?;
-    }
+    tls::ensure(&dir.join("tls"), &host_name())?;
     Ok(made)
+}
+
+/// The public keys, by role.
+pub fn public(dir: &Path) -> Result<Vec<(String, String)>> {
+    ROLES
+        .iter()
+        .map(|role| {
+            let key = PrivateKey::load(&dir.join(format!("{role}.pem")))
+                .context("reading the product's keys; `builder keys init` makes them")?;
+            Ok(((*role).to_string(), key.public_base64()))
+        })
+        .collect()
 }
 
 /// Writes the five keys, then `root.json`: its presence says that the set is complete.
@@ -84,80 +85,19 @@ fn signing_keys(dir: &Path) -> Result<()> {
     write_new(&dir.join("root.json"), &root, 0o644)
 }
 
-/// Writes a certificate authority and a server certificate signed by it.
-fn tls(dir: &Path, product: &str) -> Result<()> {
-    let scratch = scratch(dir)?;
-    let made = certificates(product).context("making certificates for `builder serve`")?;
-    for (name, text, mode) in [
-        ("ca.pem", &made.ca, 0o644),
-        ("ca.key", &made.ca_key, 0o600),
-        ("server.pem", &made.server, 0o644),
-        ("server.key", &made.server_key, 0o600),
-    ] {
-        write_new(&scratch.path().join(name), text.as_bytes(), mode)?;
-    }
-    // One rename: there is a whole set or none.
-    move_new(scratch.path(), &dir.join("tls"))
-}
-
-struct Certificates {
-    ca: String,
-    ca_key: String,
-    server: String,
-    server_key: String,
-}
-
-fn certificates(product: &str) -> Result<Certificates> {
-    let ca_key = KeyPair::generate()?;
-    let mut ca = CertificateParams::new(Vec::new())?;
-    ca.distinguished_name = name(&format!("{product} development CA"));
-    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    validity(&mut ca);
-    let ca_certificate = ca.self_signed(&ca_key)?;
-
-    let server_key = KeyPair::generate()?;
-    let mut server = CertificateParams::new(server_names())?;
-    server.distinguished_name = name(&format!("{product} development server"));
-    server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    server.use_authority_key_identifier_extension = true;
-    validity(&mut server);
-    let server_certificate =
-        server.signed_by(&server_key, &Issuer::from_params(&ca, &ca_key))?;
-    Ok(Certificates {
-        ca: ca_certificate.pem(),
-        ca_key: ca_key.serialize_pem(),
-        server: server_certificate.pem(),
-        server_key: server_key.serialize_pem(),
-    })
-}
-
-fn name(text: &str) -> rcgen::DistinguishedName {
-    let mut name = rcgen::DistinguishedName::new();
-    name.push(DnType::CommonName, text);
-    name
-}
-
-/// From well before now, because a device without a clock battery may be behind.
-fn validity(params: &mut CertificateParams) {
-    let year = jiff::Zoned::now().year();
-    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-    params.not_after = rcgen::date_time_ymd(i32::from(year + YEARS), 1, 1);
-}
-
-fn server_names() -> Vec<String> {
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim().to_lowercase();
-    let usable = !host.is_empty()
-        && host
+/// This machine's name, if a certificate can carry it.
+fn host_name() -> Vec<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim().to_lowercase();
+    let usable = !name.is_empty()
+        && name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
-    let mut names: Vec<String> = SERVER_NAMES.iter().map(|name| (*name).to_string()).collect();
-    if usable && !names.contains(&host) {
-        names.push(host);
+    if usable {
+        vec![name]
+    } else {
+        Vec::new()
     }
-    names
 }
 
 fn private_dir(dir: &Path) -> Result<()> {
@@ -178,7 +118,10 @@ fn scratch(dir: &Path) -> Result<tempfile::TempDir> {
 /// Moves, unless there is something of that name already.
 fn move_new(from: &Path, to: &Path) -> Result<()> {
     if to.exists() {
-        bail!("writing {}: it exists; keys are never overwritten", to.display());
+        bail!(
+            "writing {}: it exists; keys are never overwritten",
+            to.display()
+        );
     }
     fs::rename(from, to).with_context(|| format!("writing {}", to.display()))
 }
@@ -212,7 +155,7 @@ mod tests {
             signing: true,
             tls: true,
         };
-        assert_eq!(init(&keys, "demo").unwrap(), both);
+        assert_eq!(init(&keys).unwrap(), both);
         assert_eq!(mode(&keys), 0o700);
         for file in ["root.pem", "commit.pem", "tls/ca.key", "tls/server.key"] {
             assert_eq!(mode(&keys.join(file)), 0o600, "{file}");
@@ -222,7 +165,7 @@ mod tests {
             signing: false,
             tls: false,
         };
-        assert_eq!(init(&keys, "demo").unwrap(), none);
+        assert_eq!(init(&keys).unwrap(), none);
         assert_eq!(fs::read(keys.join("root.json")).unwrap(), before);
         let left: Vec<_> = fs::read_dir(&keys)
             .unwrap()
@@ -236,23 +179,7 @@ mod tests {
     fn keys_without_their_root_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("commit.pem"), "x").unwrap();
-        let error = init(dir.path(), "demo").unwrap_err().to_string();
+        let error = init(dir.path()).unwrap_err().to_string();
         assert!(error.contains("no root.json"), "{error}");
-    }
-
-    #[test]
-    fn openssl_accepts_the_certificates() {
-        let dir = tempfile::tempdir().unwrap();
-        init(dir.path(), "demo").unwrap();
-        let verify = |host: &str, option: &str| {
-            crate::command::Command::new("openssl", "openssl")
-                .args(["verify", "-purpose", "sslserver", "-x509_strict", option, host])
-                .args(["-CAfile", "tls/ca.pem", "tls/server.pem"])
-                .dir(dir.path())
-                .run()
-        };
-        verify("localhost", "-verify_hostname").unwrap();
-        verify("10.0.2.2", "-verify_ip").unwrap();
-        assert!(verify("example.com", "-verify_hostname").is_err());
     }
 }
