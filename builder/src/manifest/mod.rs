@@ -51,6 +51,7 @@ pub fn schema() -> schemars::Schema {
 pub fn shown(file: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     let name = file.strip_prefix(&here).unwrap_or(file);
+    let name = name.strip_prefix(".").unwrap_or(name);
     name.display().to_string()
 }
 
@@ -86,7 +87,7 @@ pub struct Product {
     #[serde(default)]
     pub kernel_args: Vec<String>,
     /// Partition sizes by label, e.g. `root = "2GiB"`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub partitions: BTreeMap<String, Size>,
     /// Update address and policy.
     #[serde(default)]
@@ -98,7 +99,7 @@ pub struct Product {
     #[serde(default)]
     pub keep: Keep,
     /// Per-board additions, by board id.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub board: BTreeMap<String, BoardSection>,
 }
 

@@ -37,7 +37,7 @@ impl<'s> Walk<'s> {
         let properties = schema.get("properties").and_then(Value::as_object);
         let additional = schema.get("additionalProperties");
         for (key, value) in table {
-            let name = key.get_ref().as_ref();
+            let name: &str = key.get_ref();
             let known = properties.and_then(|p| p.get(name));
             match known.or(additional.filter(|a| a.is_object())) {
                 Some(schema) => {

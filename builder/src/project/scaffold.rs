@@ -108,6 +108,12 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_readable() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/gateway");
+        Project::load(&dir).unwrap();
+    }
+
+    #[test]
     fn every_name_in_the_template_is_replaced() {
         let parent = tempfile::tempdir().unwrap();
         let dir = create(parent.path(), "x").unwrap();

@@ -111,7 +111,7 @@ pub fn is_ssh_key(text: &str) -> bool {
         && !text.contains(['\n', '\r', '\0'])
         && words.next().is_some_and(|key| {
             // Every key blob begins with the length of its type, so with three zero bytes.
-            key.starts_with("AAAA") && key.len() > 60 && all(key, |c| is_base64(c))
+            key.starts_with("AAAA") && key.len() > 60 && all(key, is_base64)
         })
 }
 
