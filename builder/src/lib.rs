@@ -13,6 +13,7 @@ pub mod deploy;
 pub mod image;
 pub mod lock;
 pub mod manifest;
+pub mod pipeline;
 pub mod progress;
 pub mod project;
 pub mod qemu;

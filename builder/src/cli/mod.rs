@@ -8,6 +8,7 @@ mod new;
 mod print;
 mod schema;
 mod show;
+mod update_lock;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -51,6 +52,8 @@ enum Command {
     New(new::Args),
     /// Prints the description with every default, merged for a board
     Show(show::Args),
+    /// Renews product.lock from the archives as they are now and prints what changed
+    UpdateLock(update_lock::Args),
     /// Prints the JSON Schema of product.toml
     Schema,
     /// Lists the boards
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::New(args) => new::run(&context, &args),
         Command::Show(args) => show::run(&context, &args),
+        Command::UpdateLock(args) => update_lock::run(&context, &args),
         Command::Schema => schema::run(),
         Command::Boards(args) => boards::run(&context, &args),
         Command::Keys(args) => keys::run(&context, &args),

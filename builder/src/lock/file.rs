@@ -82,6 +82,7 @@ impl Lock {
         let _ = writeln!(out, "source_date_epoch = {}", self.source_date_epoch);
         for (id, board) in &self.boards {
             let _ = writeln!(out, "\n[boards.{}]", quote(id));
+            let _ = writeln!(out, "request = {}", quote(&board.request));
             render_suites(&mut out, board);
             if let Some(base) = &board.base {
                 let _ = writeln!(
@@ -204,6 +205,7 @@ mod tests {
         lock.set(
             "x86_64-uefi",
             BoardLock {
+                request: "ab".repeat(32),
                 suites: vec![SuiteState {
                     name: "trixie".into(),
                     date: 1_790_000_000,

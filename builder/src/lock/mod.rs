@@ -47,6 +47,10 @@ pub struct Lock {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BoardLock {
+    /// Hash of what was asked for, to tell that `product.toml` asks for something else since; empty: not
+    /// known.
+    #[serde(default)]
+    pub request: String,
     /// State of the suites that the packages were taken from.
     #[serde(default)]
     pub suites: Vec<SuiteState>,

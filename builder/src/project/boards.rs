@@ -4,15 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{bail, Context, Result};
-use bsp::board::Board;
+use bsp::board::{self, Board};
 
-use crate::manifest::{nearest, read};
-
-/// The compiled-in board files: id and text.
-pub const BUILT_IN: &[(&str, &str)] = &[(
-    "x86_64-uefi",
-    include_str!("../../../boards/x86_64-uefi.toml"),
-)];
+use crate::manifest::{nearest, read, shown};
 
 /// The board `id` as seen from the product in `dir`.
 pub fn find(dir: &Path, id: &str) -> Result<Board> {
@@ -21,10 +15,12 @@ pub fn find(dir: &Path, id: &str) -> Result<Board> {
     if is_id(id) && own.is_file() {
         let text =
             fs::read_to_string(&own).with_context(|| format!("reading {}", own.display()))?;
-        return parse(&crate::manifest::shown(&own), id, &text);
+        // First with places and suggestions, then for what it means.
+        read::parse::<Board>(&shown(&own), &text)?;
+        return Ok(board::from_toml(&text, &own)?);
     }
-    if let Some((name, text)) = BUILT_IN.iter().find(|(name, _)| *name == id) {
-        return parse(&format!("built-in board {name}"), id, text);
+    if board::list().contains(&id) {
+        return Ok(board::builtin(id)?);
     }
     let known = ids(dir)?;
     let hint = match nearest(id, known.iter().map(String::as_str)) {
@@ -43,7 +39,7 @@ pub fn all(dir: Option<&Path>) -> Result<Vec<Board>> {
 }
 
 fn ids(dir: &Path) -> Result<Vec<String>> {
-    let mut ids: Vec<String> = BUILT_IN.iter().map(|(id, _)| (*id).to_string()).collect();
+    let mut ids: Vec<String> = board::list().into_iter().map(str::to_string).collect();
     let own = dir.join("boards");
     if own.is_dir() {
         let entries = fs::read_dir(&own)
@@ -60,17 +56,6 @@ fn ids(dir: &Path) -> Result<Vec<String>> {
     ids.sort();
     ids.dedup();
     Ok(ids)
-}
-
-fn parse(file: &str, id: &str, text: &str) -> Result<Board> {
-    let board: Board = read::parse(file, text)?.value;
-    if board.id != id {
-        bail!(
-            "reading {file}: its id is `{}`; it must be the same as the file's name, `{id}`",
-            board.id
-        );
-    }
-    Ok(board)
 }
 
 fn is_id(id: &str) -> bool {
@@ -113,14 +98,15 @@ mod tests {
     fn a_products_own_board_wins_and_must_carry_its_name() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("boards")).unwrap();
-        let own = BUILT_IN[0]
-            .1
+        let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("../boards/x86_64-uefi.toml");
+        let own = fs::read_to_string(built_in)
+            .unwrap()
             .replace("tier = \"tested\"", "tier = \"built\"");
         fs::write(dir.path().join("boards/x86_64-uefi.toml"), &own).unwrap();
         fs::write(dir.path().join("boards/other.toml"), &own).unwrap();
         let board = find(dir.path(), "x86_64-uefi").unwrap();
         assert_eq!(board.tier, bsp::board::Tier::Built);
         let error = find(dir.path(), "other").unwrap_err().to_string();
-        assert!(error.contains("its id is `x86_64-uefi`"), "{error}");
+        assert!(error.contains("id is \"x86_64-uefi\""), "{error}");
     }
 }

@@ -80,6 +80,24 @@ impl Project {
         boards::find(&self.dir, id)
     }
 
+    /// The board to work on when none is named: the only one with a section in `product.toml`, else the
+    /// only one there is.
+    pub fn only_board(&self) -> Result<String> {
+        let named: Vec<&String> = self.product.board.keys().collect();
+        let all = boards::all(Some(&self.dir))?;
+        match (named.as_slice(), all.as_slice()) {
+            ([one], _) => Ok((*one).clone()),
+            ([], [one]) => Ok(one.id.clone()),
+            _ => {
+                let ids: Vec<&str> = all.iter().map(|board| board.id.as_str()).collect();
+                anyhow::bail!(
+                    "choosing a board: name one with `--board ID`; there are: {}",
+                    ids.join(", ")
+                )
+            }
+        }
+    }
+
     /// The description for one board.
     pub fn merged(&self, board: &Board) -> Merged {
         merge::merge(&self.product, board, &self.dir)

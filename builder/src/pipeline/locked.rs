@@ -1,0 +1,161 @@
+//! The lock of a build: taken from `product.lock`, made anew only where it must be.
+
+use anyhow::{bail, Result};
+
+use crate::cache::{Cache, Inputs};
+use crate::lock::{self, BoardLock, Lock, LockDiff};
+use crate::manifest::shown;
+use crate::progress::Progress;
+use crate::project::{Merged, Project};
+
+/// A board's part of the lock, with the lock's time.
+#[derive(Debug, Clone)]
+pub struct Locked {
+    /// The packages.
+    pub board: BoardLock,
+    /// Seconds since 1970 that everything built from it carries.
+    pub source_date_epoch: u64,
+    /// What changed, if it was made anew.
+    pub renewed: Option<LockDiff>,
+}
+
+/// The lock for `merged`. It is made anew, and written, if there is none for the board or if
+/// `product.toml` asks for other packages than it was made for; `frozen` makes that an error.
+pub fn current(
+    project: &Project,
+    merged: &Merged,
+    frozen: bool,
+    cache: &Cache,
+    progress: Progress,
+) -> Result<Locked> {
+    let path = project.lock_path();
+    let found = Lock::read(&path)?;
+    let id = &merged.board.id;
+    let board = found.as_ref().and_then(|lock| lock.boards.get(id));
+    match (&found, board) {
+        (Some(lock), Some(board)) if board.request == request(merged)? => Ok(Locked {
+            board: board.clone(),
+            source_date_epoch: lock.source_date_epoch,
+            renewed: None,
+        }),
+        _ if frozen => {
+            let reason = if board.is_some() {
+                format!("was made for other packages than product.toml asks for on {id}")
+            } else {
+                format!("says nothing of board {id}")
+            };
+            bail!(
+                "using {}: it {reason}; run `builder update-lock --board {id}`",
+                shown(&path)
+            )
+        }
+        _ => renew(project, merged, cache, progress),
+    }
+}
+
+/// Makes the lock for `merged` anew from the archive as it is now, and writes it.
+pub fn renew(
+    project: &Project,
+    merged: &Merged,
+    cache: &Cache,
+    progress: Progress,
+) -> Result<Locked> {
+    let path = project.lock_path();
+    let id = &merged.board.id;
+    let mut board = lock::resolve(merged, cache, progress)?;
+    board.request = request(merged)?;
+    // Read again: resolving takes a while, and another board may have been locked meanwhile.
+    let mut lock = Lock::read(&path)?.unwrap_or_default();
+    let old = lock.boards.get(id).cloned().unwrap_or_default();
+    let renewed = lock::diff(&old, &board);
+    lock.set(id, board.clone());
+    lock.write(&path)?;
+    Ok(Locked {
+        board,
+        source_date_epoch: lock.source_date_epoch,
+        renewed: Some(renewed),
+    })
+}
+
+/// Hash of everything in the description that says which packages there are.
+fn request(merged: &Merged) -> Result<String> {
+    let firmware: Vec<&str> = merged
+        .board
+        .firmware
+        .iter()
+        .map(|file| file.package.as_str())
+        .collect();
+    let base = &merged.product.base;
+    // Addresses are left out: the same suite from another mirror is the same suite.
+    let key = Inputs::new("lock request", 1)
+        .json(&(&base.suite, &base.components, &base.rootfs, &base.oci))?
+        .json(&merged.product.packages)?
+        .json(&(&merged.board.arch, &merged.board.packages, firmware))?
+        .json(&lock::BASE_PACKAGES)?
+        .key();
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn merged(extra: &str) -> Merged {
+        let text = format!("name = \"p\"\nversion = \"1\"\n{extra}[base]\nsuite = \"trixie\"\n");
+        let dir = Path::new("/nonexistent");
+        let project = Project {
+            dir: dir.into(),
+            product: crate::manifest::parse("product.toml", &text, dir).unwrap(),
+        };
+        project.merged(&project.board("x86_64-uefi").unwrap())
+    }
+
+    #[test]
+    fn only_what_chooses_packages_makes_a_lock_stale() {
+        let plain = request(&merged("")).unwrap();
+        assert_eq!(
+            request(&merged("kernel-args = [\"quiet\"]\n")).unwrap(),
+            plain
+        );
+        assert_ne!(
+            request(&merged("packages.add = [\"curl\"]\n")).unwrap(),
+            plain
+        );
+        assert_ne!(
+            request(&merged("board.x86_64-uefi.packages.drop = [\"tzdata\"]\n")).unwrap(),
+            plain
+        );
+    }
+
+    #[test]
+    fn a_frozen_lock_that_does_not_fit_is_an_error_that_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let merged = merged("");
+        let project = Project {
+            dir: dir.path().into(),
+            product: merged.product.clone(),
+        };
+        let cache = Cache::at(dir.path().join("cache")).unwrap();
+        let now = || current(&project, &merged, true, &cache, Progress::Quiet);
+        let error = now().unwrap_err().to_string();
+        assert!(
+            error.contains("says nothing of board x86_64-uefi"),
+            "{error}"
+        );
+
+        let mut lock = Lock::default();
+        lock.set("x86_64-uefi", BoardLock::default());
+        lock.write(&project.lock_path()).unwrap();
+        let error = now().unwrap_err().to_string();
+        assert!(error.contains("was made for other packages"), "{error}");
+
+        let fitting = BoardLock {
+            request: request(&merged).unwrap(),
+            ..BoardLock::default()
+        };
+        lock.set("x86_64-uefi", fitting);
+        lock.write(&project.lock_path()).unwrap();
+        assert!(now().unwrap().renewed.is_none());
+    }
+}
