@@ -60,6 +60,29 @@ impl Command {
         self
     }
 
+    /// Lets it write its standard output into this file.
+    pub fn stdout(mut self, file: std::fs::File) -> Self {
+        self.inner.stdout(Stdio::from(file));
+        self
+    }
+
+    /// Gives it an environment that does not depend on who calls: search path with the system directories,
+    /// home, place of temporary files, and nothing else. Variables set later stay.
+    pub fn clear_env(mut self) -> Self {
+        let path = std::env::var("PATH").unwrap_or_default();
+        self.inner
+            .env_clear()
+            .env("LC_ALL", "C.UTF-8")
+            .env("TZ", "UTC")
+            .env("PATH", format!("{path}:/usr/sbin:/usr/bin:/sbin:/bin"));
+        for name in ["HOME", "TMPDIR", "USER"] {
+            if let Some(value) = std::env::var_os(name) {
+                self.inner.env(name, value);
+            }
+        }
+        self
+    }
+
     /// The underlying command, for callers that must wire pipes or wait by themselves.
     pub fn into_std(self) -> StdCommand {
         self.inner

@@ -1,0 +1,103 @@
+//! A tree from the packages of a lock, by mmdebstrap: as root, or as an ordinary user in a user namespace.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::layers::Layers;
+use super::repository;
+use super::strip::Rules;
+use crate::cache::Cache;
+use crate::command::Command;
+use crate::lock::{self, BoardLock, DEFAULT_SUITE, INITRAMFS_STAND_IN};
+use crate::progress::{Progress, Stage};
+use crate::project::Merged;
+
+/// Makes the tar at `out`.
+pub(super) fn make(
+    merged: &Merged,
+    lock: &BoardLock,
+    source_date_epoch: u64,
+    cache: &Cache,
+    progress: Progress,
+    stage: &Stage,
+    out: &Path,
+) -> Result<()> {
+    let debs = lock::fetch(&lock.packages, merged, cache, progress)?;
+    // Not in the cache: a user's cache is closed to the namespace in which apt runs.
+    let scratch = tempfile::Builder::new()
+        .prefix("treeline-packages-")
+        .permissions(fs::Permissions::from_mode(0o755))
+        .tempdir()
+        .context("creating a directory for the packages")?;
+    stage.note("indexing packages");
+    let repo = scratch.path().join("repo");
+    fs::create_dir(&repo)?;
+    fs::set_permissions(&repo, fs::Permissions::from_mode(0o755))?;
+    let mut all = debs;
+    all.push(repository::stand_in(scratch.path())?);
+    repository::make(&repo, &all)?;
+    stage.note("installing packages");
+    let raw = out.with_extension("raw");
+    install(merged, lock, source_date_epoch, &repo, &raw)?;
+    stage.note("writing the tar");
+    let rules = Rules::of(merged);
+    let mut layers = Layers::default();
+    layers.add(&raw)?;
+    layers.write(out, |path| rules.keeps(path))
+}
+
+fn install(
+    merged: &Merged,
+    lock: &BoardLock,
+    source_date_epoch: u64,
+    repo: &Path,
+    raw: &Path,
+) -> Result<()> {
+    let root = nix::unistd::Uid::effective().is_root();
+    let mut packages: Vec<String> = lock
+        .packages
+        .iter()
+        .map(|package| format!("{}={}", package.name, package.version))
+        .collect();
+    packages.sort();
+    packages.push(INITRAMFS_STAND_IN.to_string());
+    let suite = merged
+        .product
+        .base
+        .suite
+        .as_deref()
+        .unwrap_or(DEFAULT_SUITE);
+    let file = File::create(raw).with_context(|| format!("creating {}", raw.display()))?;
+    Command::new("mmdebstrap", "mmdebstrap")
+        .clear_env()
+        .env("SOURCE_DATE_EPOCH", source_date_epoch.to_string())
+        // Exactly the packages of the lock, unpacked and configured by dpkg: no apt inside, no solving.
+        .arg("--variant=custom")
+        .arg(if root { "--mode=root" } else { "--mode=unshare" })
+        .arg(format!("--architectures={}", merged.board.arch))
+        .arg(format!("--include={}", packages.join(",")))
+        .arg("--format=tar")
+        // The tree is thrown away once it is a tar: no need to wait for the disk.
+        .arg("--dpkgopt=force-unsafe-io")
+        .arg("--skip=check/signed-by")
+        .arg(suite)
+        .arg("-")
+        .arg(format!("deb [trusted=yes] copy://{} ./", repo.display()))
+        .stdout(file)
+        .run()
+        .with_context(|| {
+            format!(
+                "installing the packages of the lock for {}{}",
+                merged.board.arch,
+                if root {
+                    ""
+                } else {
+                    " as an ordinary user (this needs the package uidmap and a range of ids in /etc/subuid and \
+                     /etc/subgid: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`)"
+                }
+            )
+        })
+}
