@@ -69,13 +69,13 @@ pub fn commit(
     Ok(written.checksum)
 }
 
-/// Signs a commit: the detached metadata gets what `signer` makes of the commit object's bytes (an
-/// ed25519 signature). Signatures of other keys stay.
-pub fn sign_with(repo: &Path, checksum: &str, signer: impl Fn(&[u8]) -> [u8; 64]) -> Result<()> {
+/// Signs a commit: the detached metadata gets the ed25519 signature of the commit object's bytes.
+/// Signatures of other keys stay.
+pub fn sign(repo: &Path, checksum: &str, key: &keys::keyfile::PrivateKey) -> Result<()> {
     let repository = open(repo)?;
     let attach = || -> Result<()> {
         let commit = repository.load_variant(ObjectType::Commit, checksum)?;
-        let signature = signer(&commit.data_as_bytes()).to_vec();
+        let signature = key.sign(&commit.data_as_bytes()).to_vec();
         let old = repository.read_commit_detached_metadata(checksum, NO_CANCEL)?;
         let dict = glib::VariantDict::new(old.as_ref());
         let mut signatures: Vec<Vec<u8>> =

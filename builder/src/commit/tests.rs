@@ -154,3 +154,32 @@ fn a_file_that_shrank_stops_the_commit_and_leaves_the_ref() {
     assert!(format!("{error:#}").contains("/usr/host"), "{error:#}");
     assert_eq!(ostree_cli(&repo, &["rev-parse", "demo/board"]), first);
 }
+
+#[test]
+fn signatures_of_several_keys_are_kept_and_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let repo = dir.path().join("repo");
+    let checksum = commit(&repo, &sample(), &meta(), Progress::Quiet).unwrap();
+    let (first, second) = (
+        keys::keyfile::PrivateKey::generate().unwrap(),
+        keys::keyfile::PrivateKey::generate().unwrap(),
+    );
+    for key in [&first, &second, &first] {
+        sign(&repo, &checksum, key).unwrap();
+    }
+    let repository = open(&repo).unwrap();
+    let commit = repository
+        .load_variant(ObjectType::Commit, &checksum)
+        .unwrap();
+    let detached = repository
+        .read_commit_detached_metadata(&checksum, NO_CANCEL)
+        .unwrap()
+        .unwrap();
+    let dict = glib::VariantDict::new(Some(&detached));
+    let signatures: Vec<Vec<u8>> = dict.lookup(SIGNATURES).unwrap().unwrap();
+    assert_eq!(signatures.len(), 2);
+    for key in [first, second] {
+        keys::commit::verify(&[key.public_base64()], commit.data(), &signatures).unwrap();
+    }
+    ostree_cli(&repo, &["fsck"]);
+}

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use anyhow::{bail, Context, Result};
 
 mod content;
+pub mod initramfs;
 pub mod kernel;
 pub mod layout;
 mod read;
