@@ -1,0 +1,305 @@
+//! The disk-layout solver.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::{Layout, PlacedPartition, ALIGNMENT, SECTOR};
+use crate::board::{Board, Partition, Role, Size, Table};
+
+/// Sectors of a GPT's array of 128 entries of 128 bytes.
+const GPT_ENTRY_SECTORS: u64 = 32;
+/// Largest disk: beyond it nothing that the builder makes is meant to go, and sums cannot overflow.
+const MAX_DISK: u64 = 1 << 50;
+
+/// A byte range and who it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Region {
+    /// Owner, for people: `primary partition table`, `partition "root"`.
+    pub owner: String,
+    /// Bytes on the disk.
+    pub bytes: Range<u64>,
+}
+
+/// A layout that cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    /// Two things want the same bytes.
+    #[error("{} (bytes {} to {}) and {} (bytes {} to {}) overlap; make one smaller or move it",
+        first.owner, first.bytes.start, first.bytes.end, second.owner, second.bytes.start, second.bytes.end)]
+    Overlap {
+        /// The one that stands first.
+        first: Region,
+        /// The other.
+        second: Region,
+    },
+    /// Something ends beyond the disk.
+    #[error("{} (bytes {} to {}) does not fit a disk of {disk_bytes} bytes; make it smaller or the disk larger",
+        region.owner, region.bytes.start, region.bytes.end)]
+    BeyondDisk {
+        /// What ends too late.
+        region: Region,
+        /// Size of the disk.
+        disk_bytes: u64,
+    },
+    /// A partition could not hold what belongs on it.
+    #[error("partition \"{label}\" has {size}, but a {} partition needs at least {minimum}", role.as_str())]
+    TooSmall {
+        /// The partition's label.
+        label: String,
+        /// What it is for.
+        role: Role,
+        /// Its size.
+        size: Size,
+        /// The smallest sensible size.
+        minimum: Size,
+    },
+    /// A size was given for a partition that the board does not have.
+    #[error("there is no partition \"{label}\" on board {board}; it has {}", known.join(", "))]
+    UnknownLabel {
+        /// The label that was asked for.
+        label: String,
+        /// The board.
+        board: String,
+        /// Labels it has.
+        known: Vec<String>,
+    },
+    /// No disk is that large.
+    #[error("the partitions take more than {}", Size(MAX_DISK))]
+    TooLarge,
+}
+
+/// The smallest size at which a partition can do its work: FAT with shim and GRUB, two deployments of
+/// the smallest tree, an ext4 with a journal.
+fn minimum(role: Role) -> Size {
+    Size(match role {
+        Role::Firmware => 8 * Size::MIB,
+        Role::Root => 64 * Size::MIB,
+        Role::Data => 16 * Size::MIB,
+    })
+}
+
+/// Places the partitions of `board`, one after the other; `sizes` replaces sizes by label. Sizes are
+/// rounded up to whole MiB; the disk ends one MiB after the last partition.
+pub fn plan(board: &Board, sizes: &BTreeMap<String, Size>) -> Result<Layout, LayoutError> {
+    let wanted = &board.disk.partitions;
+    if let Some(label) = sizes.keys().find(|l| wanted.iter().all(|p| p.label != **l)) {
+        return Err(LayoutError::UnknownLabel {
+            label: label.clone(),
+            board: board.id.clone(),
+            known: wanted.iter().map(|p| p.label.clone()).collect(),
+        });
+    }
+    let mut partitions = Vec::new();
+    let mut next = first_free(board.disk.table);
+    for (partition, number) in wanted.iter().zip(1..) {
+        let size = size_of(partition, sizes)?;
+        partitions.push(PlacedPartition {
+            number,
+            label: partition.label.clone(),
+            role: partition.role,
+            start: next,
+            size,
+            grow: partition.grow,
+        });
+        next = next
+            .checked_add(size)
+            .filter(|end| *end <= MAX_DISK)
+            .ok_or(LayoutError::TooLarge)?;
+    }
+    let disk_bytes = next + ALIGNMENT;
+    let mut regions = Vec::new();
+    for region in table_regions(board.disk.table, disk_bytes) {
+        claim(&mut regions, region, disk_bytes)?;
+    }
+    for partition in &partitions {
+        let region = Region {
+            owner: format!("partition \"{}\"", partition.label),
+            bytes: partition.start..partition.start + partition.size,
+        };
+        claim(&mut regions, region, disk_bytes)?;
+    }
+    Ok(Layout {
+        disk_bytes,
+        regions,
+        partitions,
+    })
+}
+
+fn size_of(partition: &Partition, sizes: &BTreeMap<String, Size>) -> Result<u64, LayoutError> {
+    let size = *sizes.get(&partition.label).unwrap_or(&partition.size);
+    let minimum = minimum(partition.role);
+    if size < minimum {
+        return Err(LayoutError::TooSmall {
+            label: partition.label.clone(),
+            role: partition.role,
+            size,
+            minimum,
+        });
+    }
+    size.0
+        .checked_next_multiple_of(ALIGNMENT)
+        .ok_or(LayoutError::TooLarge)
+}
+
+/// First byte that a partition may take.
+fn first_free(table: Table) -> u64 {
+    match table {
+        Table::Gpt => ALIGNMENT,
+    }
+}
+
+fn table_regions(table: Table, disk_bytes: u64) -> Vec<Region> {
+    let region = |owner: &str, sectors: Range<u64>| Region {
+        owner: owner.into(),
+        bytes: sectors.start * SECTOR..sectors.end * SECTOR,
+    };
+    let end = disk_bytes / SECTOR;
+    match table {
+        Table::Gpt => vec![
+            region("protective MBR", 0..1),
+            region("primary partition table", 1..2 + GPT_ENTRY_SECTORS),
+            region("backup partition table", end - 1 - GPT_ENTRY_SECTORS..end),
+        ],
+    }
+}
+
+/// Gives `region` its place among `regions`, which stay in order; refuses what overlaps or ends beyond
+/// the disk.
+pub fn claim(
+    regions: &mut Vec<Region>,
+    region: Region,
+    disk_bytes: u64,
+) -> Result<(), LayoutError> {
+    if region.bytes.end > disk_bytes {
+        return Err(LayoutError::BeyondDisk { region, disk_bytes });
+    }
+    let taken = regions
+        .iter()
+        .find(|other| other.bytes.start < region.bytes.end && region.bytes.start < other.bytes.end);
+    if let Some(other) = taken {
+        let (first, second) = if other.bytes.start <= region.bytes.start {
+            (other.clone(), region)
+        } else {
+            (region, other.clone())
+        };
+        return Err(LayoutError::Overlap { first, second });
+    }
+    let place = regions.partition_point(|other| other.bytes.start < region.bytes.start);
+    regions.insert(place, region);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::board::builtin;
+    use proptest::prelude::*;
+
+    fn board() -> Board {
+        builtin("x86_64-uefi").unwrap()
+    }
+
+    fn sizes(pairs: &[(&str, &str)]) -> BTreeMap<String, Size> {
+        pairs
+            .iter()
+            .map(|(label, size)| ((*label).into(), size.parse().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn every_byte_that_matters_has_one_owner() {
+        let layout = plan(
+            &board(),
+            &sizes(&[("root", "512MiB"), ("data", "20000KiB")]),
+        )
+        .unwrap();
+        let mib = Size::MIB;
+        let shape: Vec<_> = layout
+            .regions
+            .iter()
+            .map(|r| (r.owner.as_str(), r.bytes.clone()))
+            .collect();
+        assert_eq!(
+            shape,
+            [
+                ("protective MBR", 0..512),
+                ("primary partition table", 512..34 * 512),
+                ("partition \"firmware\"", mib..65 * mib),
+                ("partition \"root\"", 65 * mib..577 * mib),
+                ("partition \"data\"", 577 * mib..597 * mib),
+                ("backup partition table", 598 * mib - 33 * 512..598 * mib),
+            ]
+        );
+        assert_eq!(layout.disk_bytes, 598 * mib);
+        assert_eq!(layout.partition(Role::Root).unwrap().number, 2);
+    }
+
+    #[test]
+    fn errors_name_what_is_wrong() {
+        let cases = [
+            (
+                sizes(&[("rot", "1GiB")]),
+                "no partition \"rot\" on board x86_64-uefi; it has firmware, root, data",
+            ),
+            (
+                sizes(&[("root", "1MiB")]),
+                "partition \"root\" has 1MiB, but a root partition needs at least 64MiB",
+            ),
+            (sizes(&[("root", "2000TiB")]), "more than"),
+        ];
+        for (sizes, want) in cases {
+            let text = plan(&board(), &sizes).unwrap_err().to_string();
+            assert!(text.contains(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_overlap_names_both_owners_and_their_ranges() {
+        let region = |owner: &str, bytes| Region {
+            owner: owner.into(),
+            bytes,
+        };
+        let mut regions = Vec::new();
+        claim(&mut regions, region("boot loader", 100..200), 1000).unwrap();
+        claim(&mut regions, region("table", 0..100), 1000).unwrap();
+        let text = claim(&mut regions, region("environment", 50..150), 1000)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.starts_with(
+                "environment (bytes 50 to 150) and boot loader (bytes 100 to 200) overlap"
+            ) || text
+                .starts_with("table (bytes 0 to 100) and environment (bytes 50 to 150) overlap"),
+            "{text}"
+        );
+        let text = claim(&mut regions, region("root", 900..1001), 1000)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("root (bytes 900 to 1001) does not fit a disk of 1000 bytes"),
+            "{text}"
+        );
+        assert_eq!(regions.len(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_ever_overlaps(firmware: u64, root: u64, data: u64, shift in 0u32..64) {
+            let sizes = BTreeMap::from([
+                ("firmware".to_owned(), Size(firmware >> shift)),
+                ("root".to_owned(), Size(root >> shift)),
+                ("data".to_owned(), Size(data >> shift)),
+            ]);
+            if let Ok(layout) = plan(&board(), &sizes) {
+                for pair in layout.regions.windows(2) {
+                    prop_assert!(pair[0].bytes.end <= pair[1].bytes.start);
+                }
+                prop_assert_eq!(layout.regions.last().unwrap().bytes.end, layout.disk_bytes);
+                for p in &layout.partitions {
+                    prop_assert_eq!((p.start % ALIGNMENT, p.size % ALIGNMENT), (0, 0));
+                    prop_assert!(p.size >= sizes[&p.label].0);
+                }
+            }
+        }
+    }
+}
