@@ -21,7 +21,12 @@ fn one_fitting_pair_suffices() {
             .collect::<Vec<_>>()
     };
     let untrusted = |signatures, keys| Err(CommitError::Untrusted { signatures, keys });
-    let cases: &[(&[&PrivateKey], &[&PrivateKey], Result<(), CommitError>)] = &[
+    type Case<'a> = (
+        &'a [&'a PrivateKey],
+        &'a [&'a PrivateKey],
+        Result<(), CommitError>,
+    );
+    let cases: &[Case] = &[
         (&[&a], &[&a], Ok(())),
         (&[&a, &b], &[&b], Ok(())),
         (&[&a], &[&b, &a], Ok(())),
@@ -47,21 +52,34 @@ fn what_is_malformed_is_named_and_does_no_harm_beside_the_good() {
     let good = (key.public_base64(), key.sign(COMMIT).to_vec());
     let other = PrivateKey::generate().unwrap().public_base64();
     for bad in ["", "AAAA", "not base64!", &"A".repeat(88)] {
-        let error = verify(&[bad.to_owned()], COMMIT, &[good.1.clone()]).unwrap_err();
+        let error = verify(&[bad.to_owned()], COMMIT, std::slice::from_ref(&good.1)).unwrap_err();
         assert!(
             matches!(&error, CommitError::Malformed(text) if text.contains(bad)),
             "{error}"
         );
         assert_eq!(
-            verify(&[bad.to_owned(), good.0.clone()], COMMIT, &[good.1.clone()]),
+            verify(
+                &[bad.to_owned(), good.0.clone()],
+                COMMIT,
+                std::slice::from_ref(&good.1)
+            ),
             Ok(())
         );
     }
     for bad in [vec![], vec![0; 63], vec![0; 65]] {
-        let error = verify(&[other.clone()], COMMIT, std::slice::from_ref(&bad)).unwrap_err();
+        let error = verify(
+            std::slice::from_ref(&other),
+            COMMIT,
+            std::slice::from_ref(&bad),
+        )
+        .unwrap_err();
         assert!(matches!(error, CommitError::Malformed(_)), "{error}");
         assert_eq!(
-            verify(&[good.0.clone()], COMMIT, &[bad, good.1.clone()]),
+            verify(
+                std::slice::from_ref(&good.0),
+                COMMIT,
+                &[bad, good.1.clone()]
+            ),
             Ok(())
         );
     }
