@@ -1,2 +1,34 @@
 //! The device side: check → fetch → verify → stage → arm → reboot → judge → confirm | fall back → report.
+//!
+//! One program, started when there is something to do (a timer, a boot, an operator) and gone afterwards.
+//! Truth is the boot environment and the deployments; what the agent keeps in `/var/lib/device-agent` can
+//! be lost at any time without harm.
 #![forbid(unsafe_code)]
+
+pub mod check;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod device;
+pub mod evidence;
+pub mod failed;
+pub mod fetch;
+pub mod grub_menu;
+pub mod health;
+pub mod install;
+pub mod judge;
+pub mod lock;
+pub mod paths;
+pub mod problem;
+pub mod record;
+pub mod report;
+pub mod room;
+pub mod stage;
+pub mod status;
+pub mod steps;
+pub mod stop_point;
+pub mod sysroot;
+pub mod system;
+pub mod transport;
+pub mod trial;
+pub mod version;

@@ -1,0 +1,156 @@
+//! The way to the update server: HTTPS with the system's and the product's own certificate authorities, or a
+//! directory of the same files (`file://`, a USB stick).
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use futures_util::TryStreamExt;
+use reqwest::StatusCode;
+use tough::{FilesystemTransport, TransportError, TransportErrorKind, TransportStream};
+use url::Url;
+
+use crate::paths::Paths;
+use crate::problem::{Kind, Problem};
+
+const CONNECT: Duration = Duration::from_secs(30);
+/// Longest silence within a transfer.
+const READ: Duration = Duration::from_secs(60);
+/// Attempts for each small file (metadata); big ones are resumed by `fetch`.
+const ATTEMPTS: u32 = 3;
+
+/// A client for one update server. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Transport {
+    client: reqwest::Client,
+    /// Pause before the second attempt; doubles with each further one.
+    pause: Duration,
+}
+
+impl Transport {
+    /// The transport of a device: HTTPS only, TLS 1.2 or newer, proxies from the environment.
+    pub fn new(paths: &Paths) -> Result<Self> {
+        // A second call finds the same provider in place.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = client()
+            .https_only(true)
+            .tls_version_min(reqwest::tls::Version::TLS_1_2)
+            .tls_certs_merge(authorities(&paths.at(bsp::device::CA_PATH))?)
+            .build()
+            .context("preparing the HTTPS client")?;
+        Ok(Self {
+            client,
+            pause: Duration::from_secs(2),
+        })
+    }
+
+    /// For tests against a plain local server.
+    #[cfg(test)]
+    pub(crate) fn plain() -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        Self {
+            client: client().no_proxy().build().unwrap(),
+            pause: Duration::from_millis(1),
+        }
+    }
+
+    /// The HTTP client itself.
+    pub fn client(&self) -> &reqwest::Client {
+        &self.client
+    }
+
+    async fn open(&self, url: &Url) -> Result<reqwest::Response, TransportError> {
+        let mut pause = self.pause;
+        let mut attempt = 1;
+        loop {
+            let error = match self.client.get(url.clone()).send().await {
+                Ok(response) if response.status().is_success() => return Ok(response),
+                Ok(response) => {
+                    let status = response.status();
+                    let kind = match status {
+                        StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::GONE => {
+                            TransportErrorKind::FileNotFound
+                        }
+                        _ => TransportErrorKind::Other,
+                    };
+                    let error = TransportError::new_with_cause(kind, url, status.to_string());
+                    if !status.is_server_error() {
+                        return Err(error);
+                    }
+                    error
+                }
+                Err(error) => TransportError::new_with_cause(
+                    TransportErrorKind::Other,
+                    url,
+                    innermost(&error),
+                ),
+            };
+            if attempt == ATTEMPTS {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+            attempt += 1;
+        }
+    }
+}
+
+#[async_trait]
+impl tough::Transport for Transport {
+    async fn fetch(&self, url: Url) -> Result<TransportStream, TransportError> {
+        if url.scheme() == "file" {
+            return FilesystemTransport.fetch(url).await;
+        }
+        let response = self.open(&url).await?;
+        Ok(Box::pin(response.bytes_stream().map_err(move |error| {
+            TransportError::new_with_cause(TransportErrorKind::Other, &url, innermost(&error))
+        })))
+    }
+}
+
+fn client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(concat!("device-agent/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT)
+        .read_timeout(READ)
+}
+
+/// reqwest's own text repeats the address and hides the cause at the end of the chain.
+pub fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+fn authorities(file: &Path) -> Result<Vec<reqwest::Certificate>> {
+    let pem = match std::fs::read(file) {
+        Ok(pem) => pem,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("reading {}", file.display())),
+    };
+    reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| {
+        Problem::new(
+            Kind::Config,
+            format!("reading {}: {}", file.display(), innermost(&error)),
+        )
+        .hint("it must hold certificates in PEM form")
+        .into()
+    })
+}
+
+/// The base address with a slash at its end, so that paths join below it.
+pub fn base_url(text: &str) -> Result<Arc<Url>> {
+    if text.is_empty() {
+        return Err(Problem::new(Kind::Config, "no update source is configured")
+            .hint("set update.url in /etc/device-agent/config.toml, or in product.toml")
+            .into());
+    }
+    let slashed = format!("{}/", text.trim_end_matches('/'));
+    Url::parse(&slashed).map(Arc::new).map_err(|error| {
+        Problem::new(Kind::Config, format!("update.url \"{text}\": {error}")).into()
+    })
+}
