@@ -84,6 +84,12 @@ impl Sysroot {
         }
     }
 
+    /// Detached metadata of the commit (its signatures), serialised: part of the sysroot, but not of
+    /// the commit's checksum.
+    pub fn signatures(&self) -> &[u8] {
+        &self.plan.detached
+    }
+
     /// Writes it as a tar stream. After an error the stream must not be used.
     pub fn write_tar(&self, out: &mut impl Write) -> Result<()> {
         let mut stream = TarStream::new(std::io::BufWriter::with_capacity(1 << 20, out));

@@ -1,0 +1,193 @@
+//! `mke2fs` from the product's own suite, run from unpacked packages: the bytes of an image do not
+//! depend on the host's version. It must be 1.47.1 or later (it reads a tar stream).
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{bail, Context, Result};
+
+use super::geometry;
+use crate::cache::Inputs;
+use crate::command::Command;
+use crate::deploy::Sysroot;
+
+/// Where Debian's libc packages keep the dynamic loader.
+const LOADERS: [&str; 4] = [
+    "usr/lib64/ld-linux-x86-64.so.2",
+    "usr/lib/ld-linux-aarch64.so.1",
+    "usr/lib64/ld64.so.2",
+    "usr/lib/ld-linux-armhf.so.3",
+];
+
+/// Features of every file system. GRUB reads all of them; `orphan_file` and `metadata_csum_seed`,
+/// which today's defaults add, it does not.
+const FEATURES: &str = "none,has_journal,ext_attr,dir_index,filetype,extent,64bit,flex_bg,\
+    sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum";
+
+/// Bump it when the arguments change: file systems are cached.
+pub const REVISION: u32 = 1;
+
+/// The locked `mke2fs`.
+#[derive(Debug, Clone)]
+pub struct Mke2fs {
+    loader: PathBuf,
+    libraries: OsString,
+    program: PathBuf,
+    config: PathBuf,
+    /// Hash of the packages.
+    identity: String,
+}
+
+/// An ext4 file system to make.
+#[derive(Debug, Clone)]
+pub struct Ext4<'a> {
+    /// Bytes, a multiple of 4096.
+    pub size: u64,
+    /// Volume label.
+    pub label: &'a str,
+    /// Volume UUID.
+    pub uuid: &'a str,
+    /// Seed of the directory hashes.
+    pub hash_seed: &'a str,
+    /// Whether it is to be grown on the device.
+    pub grows: bool,
+    /// Time of everything that has no time of its own, seconds since 1970.
+    pub source_date_epoch: u64,
+}
+
+impl Mke2fs {
+    /// `dirs` are the unpacked packages (`e2fsprogs`, `libarchive13t64` and what they need), `hashes`
+    /// the SHA-256 of the packages.
+    pub fn from_unpacked<'a>(
+        dirs: &[PathBuf],
+        hashes: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self> {
+        let find = |paths: &[&str]| {
+            let candidates = dirs
+                .iter()
+                .flat_map(|dir| paths.iter().map(move |path| dir.join(path)));
+            let mut candidates = candidates.filter(|path| path.exists());
+            candidates.next().with_context(|| {
+                format!(
+                    "looking for {} in the unpacked tools: not found; run `builder lock` to lock the tools again",
+                    paths.join(" or ")
+                )
+            })
+        };
+        let mut identity = Inputs::new("mke2fs", 1);
+        for hash in hashes {
+            identity = identity.add(hash);
+        }
+        Ok(Self {
+            loader: find(&LOADERS)?,
+            program: find(&["usr/sbin/mke2fs"])?,
+            config: find(&["etc/mke2fs.conf"])?,
+            libraries: library_path(dirs)?,
+            identity: identity.key(),
+        })
+    }
+
+    /// Hash of the packages it consists of.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Makes `fs` in the new file `out`, with the tree of `content` or empty.
+    pub fn make(&self, fs: &Ext4<'_>, content: Option<&Sysroot>, out: &Path) -> Result<()> {
+        let stderr = tempfile::tempfile().context("creating a scratch file")?;
+        let complaint = stderr.try_clone().context("sharing a scratch file")?;
+        let mut command = self.command(fs, content.is_some(), out).into_std();
+        let stdin = match content {
+            Some(_) => Stdio::piped(),
+            None => Stdio::null(),
+        };
+        let mut child = command
+            .stdin(stdin)
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .with_context(|| format!("running {}", self.program.display()))?;
+        // The pipe must be closed before waiting.
+        let written = match (content, child.stdin.take()) {
+            (Some(content), Some(mut pipe)) => content.write_tar(&mut pipe),
+            _ => Ok(()),
+        };
+        let status = child.wait().context("waiting for mke2fs")?;
+        if !status.success() {
+            bail!(
+                "making the ext4 file system \"{}\" of {} MiB: mke2fs: {status}\n{}",
+                fs.label,
+                fs.size >> 20,
+                read_all(complaint)?.trim()
+            );
+        }
+        written.with_context(|| format!("filling the ext4 file system \"{}\"", fs.label))
+    }
+
+    fn command(&self, fs: &Ext4<'_>, filled: bool, out: &Path) -> Command {
+        let features = if fs.grows {
+            format!("{FEATURES},resize_inode")
+        } else {
+            FEATURES.to_string()
+        };
+        // Only the last -E counts.
+        let extended = format!(
+            "hash_seed={},lazy_itable_init=0,lazy_journal_init=0,nodiscard,root_owner=0:0",
+            fs.hash_seed
+        );
+        let mut command = Command::new(&self.loader, "libc6")
+            .arg("--library-path")
+            .arg(&self.libraries)
+            .arg(&self.program)
+            .args(["-q", "-F", "-t", "ext4", "-O", &features])
+            .args(["-b", &geometry::BLOCK.to_string()])
+            .args(["-I", &geometry::INODE_SIZE.to_string()])
+            .args(["-i", &geometry::BYTES_PER_INODE.to_string()])
+            .args(["-m", &geometry::RESERVED_PERCENT.to_string()])
+            .arg("-J")
+            .arg(format!("size={}", geometry::journal(fs.size) >> 20))
+            .args(["-L", fs.label, "-U", fs.uuid, "-E", &extended])
+            .env("SOURCE_DATE_EPOCH", fs.source_date_epoch.to_string())
+            .env("MKE2FS_CONFIG", &self.config);
+        if filled {
+            command = command.args(["-d", "-"]);
+        }
+        command.arg(out).arg(format!("{}k", fs.size >> 10))
+    }
+}
+
+fn read_all(mut file: fs::File) -> Result<String> {
+    use std::io::{Read, Seek};
+    let mut text = Vec::new();
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut text))
+        .context("reading what mke2fs said")?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// All `usr/lib/<triplet>` directories of the packages, joined by colons.
+fn library_path(dirs: &[PathBuf]) -> Result<OsString> {
+    let mut path = OsString::new();
+    for dir in dirs {
+        let lib = dir.join("usr/lib");
+        if !lib.is_dir() {
+            continue;
+        }
+        let entries = fs::read_dir(&lib).with_context(|| format!("reading {}", lib.display()))?;
+        for entry in entries {
+            let entry = entry.with_context(|| format!("reading {}", lib.display()))?;
+            if entry.file_name().to_string_lossy().contains("-linux-gnu") {
+                if !path.is_empty() {
+                    path.push(":");
+                }
+                path.push(entry.path());
+            }
+        }
+    }
+    if path.is_empty() {
+        bail!("looking for the libraries of mke2fs: the unpacked tools have no usr/lib/<triplet>");
+    }
+    Ok(path)
+}
