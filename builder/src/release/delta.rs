@@ -114,9 +114,7 @@ impl Maker<'_> {
         let file = self
             .cache
             .get_or_make("deltas", &key, |out| self.generate(job, out))
-            .with_context(|| {
-                format!("making the delta from {name} to {}", self.commit.checksum)
-            })?;
+            .with_context(|| format!("making the delta from {name} to {}", self.commit.checksum))?;
         let bytes = fs::metadata(&file)
             .with_context(|| format!("reading {}", file.display()))?
             .len();

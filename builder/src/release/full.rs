@@ -130,11 +130,7 @@ fn compress_all(repo: &Repo, contents: &Contents, xz: &Xz) -> Result<Vec<Packed>
 
 /// Fills parts with all objects and sends them with their number. Takes the sender, so that the
 /// workers end when it returns.
-fn read_all(
-    repo: &Repo,
-    contents: &Contents,
-    send: mpsc::SyncSender<(usize, Part)>,
-) -> Result<()> {
+fn read_all(repo: &Repo, contents: &Contents, send: mpsc::SyncSender<(usize, Part)>) -> Result<()> {
     let mut count = 0;
     let mut part = Part::default();
     let mut close = |part: &mut Part| -> Result<()> {
@@ -288,10 +284,12 @@ impl Part {
 }
 
 fn index_of<T: PartialEq>(all: &mut Vec<T>, one: T) -> usize {
-    all.iter().position(|known| *known == one).unwrap_or_else(|| {
-        all.push(one);
-        all.len() - 1
-    })
+    all.iter()
+        .position(|known| *known == one)
+        .unwrap_or_else(|| {
+            all.push(one);
+            all.len() - 1
+        })
 }
 
 fn read_stream(stream: &gio::InputStream, out: &mut Vec<u8>) -> Result<()> {
@@ -323,7 +321,11 @@ fn compress(content: &[u8], xz: &Xz) -> Result<Vec<u8>> {
 fn descriptor(commit: &Commit, parts: &[Packed]) -> Result<glib::Variant> {
     let dictionary = glib::VariantDict::new(None);
     // Byte order of the numbers below that are not big-endian by definition.
-    let order = if cfg!(target_endian = "big") { b'B' } else { b'l' };
+    let order = if cfg!(target_endian = "big") {
+        b'B'
+    } else {
+        b'l'
+    };
     dictionary.insert("ostree.endianness", order);
     let place = place_of(&commit.checksum)?;
     if let Some(detached) = &commit.detached {
@@ -370,10 +372,7 @@ fn place_of(checksum: &str) -> Result<String> {
 }
 
 fn variant(bytes: &[u8], kind: &str) -> Result<glib::Variant> {
-    Ok(glib::Variant::from_data_with_type(
-        bytes.to_vec(),
-        glib_type(kind)?,
-    ))
+    Ok(glib::Variant::from_data_with_type(bytes, glib_type(kind)?))
 }
 
 fn glib_type(kind: &str) -> Result<&glib::VariantTy> {

@@ -32,7 +32,11 @@ impl fmt::Display for Published {
                 "  {from:<24} {:>10} {:>6.1} %{}{}",
                 size(file.bytes),
                 file.ratio * 100.0,
-                if file.offered { "" } else { "  not offered: not smaller" },
+                if file.offered {
+                    ""
+                } else {
+                    "  not offered: not smaller"
+                },
                 if file.cached { "  cached" } else { "" },
             )?;
         }
