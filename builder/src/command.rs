@@ -66,8 +66,8 @@ impl Command {
         self
     }
 
-    /// Gives it an environment that does not depend on who calls: search path with the system directories,
-    /// home, place of temporary files, and nothing else. Variables set later stay.
+    /// Gives it an environment that hardly depends on who calls: search path with the system directories,
+    /// place of temporary files, user name; no home, so no settings of the user. Variables set later stay.
     pub fn clear_env(mut self) -> Self {
         let path = std::env::var("PATH").unwrap_or_default();
         self.inner
@@ -75,7 +75,7 @@ impl Command {
             .env("LC_ALL", "C.UTF-8")
             .env("TZ", "UTC")
             .env("PATH", format!("{path}:/usr/sbin:/usr/bin:/sbin:/bin"));
-        for name in ["HOME", "TMPDIR", "USER"] {
+        for name in ["TMPDIR", "USER"] {
             if let Some(value) = std::env::var_os(name) {
                 self.inner.env(name, value);
             }

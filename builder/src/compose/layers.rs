@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use anyhow::{bail, ensure, Context, Result};
-use tar::EntryType;
 
 use super::plain;
+use super::read::{self, Found};
 
 /// Prefix of an OCI whiteout: the path without it is gone.
 const WHITEOUT: &str = ".wh.";
@@ -51,12 +51,6 @@ pub(super) enum Kind {
     },
 }
 
-/// An entry as it was read, before it has its place.
-enum Found {
-    Item(Item),
-    HardLink(String),
-}
-
 impl Layers {
     /// Lays an uncompressed tar over what is there. Whiteouts are entries like any other.
     pub fn add(&mut self, tar: &Path) -> Result<()> {
@@ -74,7 +68,7 @@ impl Layers {
     fn add_archive(&mut self, tar: &Path, whiteouts: bool) -> Result<()> {
         let index = self.archives.len();
         let file = File::open(tar)?;
-        let entries = read_entries(&file, index)?;
+        let entries = read::entries(&file, index)?;
         self.archives.push(file);
         let mut kept = Vec::with_capacity(entries.len());
         for (path, entry) in entries {
@@ -267,102 +261,6 @@ fn directory() -> Item {
     }
 }
 
-fn read_entries(file: &File, archive: usize) -> Result<Vec<(String, Found)>> {
-    let mut tar = tar::Archive::new(BufReader::with_capacity(1 << 20, file));
-    let mut entries = Vec::new();
-    for entry in tar.entries_with_seek()? {
-        let mut entry = entry?;
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        if let Some(found) =
-            read_entry(&mut entry, archive).with_context(|| format!("entry {name:?}"))?
-        {
-            entries.push(found);
-        }
-    }
-    Ok(entries)
-}
-
-fn read_entry<R: Read>(
-    entry: &mut tar::Entry<'_, R>,
-    archive: usize,
-) -> Result<Option<(String, Found)>> {
-    let path = inner_path(&entry.path_bytes())?;
-    let xattrs = xattrs(entry)?;
-    let link = entry.link_name_bytes().map(|bytes| bytes.into_owned());
-    let header = entry.header();
-    let kind = match header.entry_type() {
-        EntryType::Directory => Kind::Dir,
-        EntryType::Regular | EntryType::Continuous => Kind::File {
-            archive,
-            offset: entry.raw_file_position(),
-            len: entry.size(),
-        },
-        EntryType::Symlink => Kind::Symlink(
-            String::from_utf8(link.context("a symbolic link without a target")?)
-                .context("its target is not UTF-8")?,
-        ),
-        EntryType::Link => {
-            let target = inner_path(&link.context("a hard link without a target")?)?;
-            return Ok(Some((path, Found::HardLink(target))));
-        }
-        // systemd makes device nodes, FIFOs and sockets on the device.
-        EntryType::Char | EntryType::Block | EntryType::Fifo => return Ok(None),
-        EntryType::GNUSparse => {
-            bail!("a sparse file; make the archive without `--sparse`")
-        }
-        other => bail!("type {other:?} is not known"),
-    };
-    Ok(Some((
-        path,
-        Found::Item(Item {
-            mode: header.mode()? & 0o7777,
-            uid: header.uid()?,
-            gid: header.gid()?,
-            xattrs,
-            kind,
-        }),
-    )))
-}
-
-fn xattrs<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<BTreeMap<String, Vec<u8>>> {
-    let mut found = BTreeMap::new();
-    let Some(records) = entry.pax_extensions()? else {
-        return Ok(found);
-    };
-    for record in records {
-        let record = record?;
-        let key = record
-            .key()
-            .context("the name of a pax record is not UTF-8")?;
-        if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
-            found.insert(name.to_string(), record.value_bytes().to_vec());
-        }
-        ensure!(
-            !key.starts_with("GNU.sparse."),
-            "a sparse file; make the archive without `--sparse`"
-        );
-    }
-    Ok(found)
-}
-
-/// A path of an archive without `./` and without slashes at its ends; the root is empty.
-fn inner_path(bytes: &[u8]) -> Result<String> {
-    let path = std::str::from_utf8(bytes).context("its path is not UTF-8")?;
-    ensure!(
-        !path.starts_with('/'),
-        "its path is absolute; make the archive with `tar -C DIR -cf FILE .`"
-    );
-    let mut parts = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => bail!("its path leads upwards"),
-            part => parts.push(part),
-        }
-    }
-    Ok(parts.join("/"))
-}
-
 fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
@@ -374,3 +272,7 @@ fn join(dir: &str, name: &str) -> String {
         format!("{dir}/{name}")
     }
 }
+
+#[cfg(test)]
+#[path = "layers_test.rs"]
+pub(super) mod tests;

@@ -2,12 +2,13 @@
 //! ([`suite`]), or taken from a tarball ([`rootfs`]) or an OCI image layout ([`oci`]).
 //!
 //! The result is a function of the lock and the product: the same bytes as root and as a user, today and
-//! tomorrow. It is sorted by path, has no times, no device nodes, and keeps extended attributes (as pax
-//! records `SCHILY.xattr.*`) and hard links.
+//! tomorrow. It is sorted by path, has no times, no device nodes, and keeps hard links and extended
+//! attributes (as pax records, see [`plain`]).
 
 mod layers;
 mod oci;
 mod plain;
+mod read;
 pub(crate) mod repository;
 mod rootfs;
 mod strip;

@@ -169,3 +169,7 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     };
     read().with_context(|| format!("reading {}", path.display()))
 }
+
+#[cfg(test)]
+#[path = "oci_test.rs"]
+mod tests;

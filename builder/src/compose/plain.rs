@@ -4,9 +4,15 @@
 use std::io::Write;
 
 use anyhow::{Context, Result};
+use base64::Engine;
 use tar::{EntryType, Header};
 
 use super::layers::{Item, Kind};
+
+/// Prefix of a pax record with an extended attribute as it is.
+pub(super) const GNU_XATTR: &str = "SCHILY.xattr.";
+/// Prefix of a pax record with an extended attribute in base64.
+pub(super) const LIBARCHIVE_XATTR: &str = "LIBARCHIVE.xattr.";
 
 const BLOCK: u64 = 512;
 /// What a ustar header holds of a name without its prefix field.
@@ -72,7 +78,7 @@ fn write_header(
     }
     if kind != EntryType::Link {
         for (key, value) in &item.xattrs {
-            record(&mut records, &format!("SCHILY.xattr.{key}"), value);
+            xattr(&mut records, key, value);
         }
     }
     if !records.is_empty() {
@@ -116,6 +122,20 @@ fn fill(field: &mut [u8; SHORT], text: &str) {
     let bytes = text.as_bytes();
     let len = bytes.len().min(SHORT);
     field[..len].copy_from_slice(&bytes[..len]);
+}
+
+/// As GNU tar writes it; a value with a line end, on which readers stumble, as libarchive does, in base64.
+fn xattr(records: &mut Vec<u8>, key: &str, value: &[u8]) {
+    if value.contains(&b'\n') {
+        let text = base64::engine::general_purpose::STANDARD_NO_PAD.encode(value);
+        record(
+            records,
+            &format!("{LIBARCHIVE_XATTR}{key}"),
+            text.as_bytes(),
+        );
+    } else {
+        record(records, &format!("{GNU_XATTR}{key}"), value);
+    }
 }
 
 /// `length key=value\n`, where the length counts its own digits.

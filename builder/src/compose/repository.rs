@@ -18,15 +18,27 @@ pub(crate) fn make(dir: &Path, debs: &[PathBuf]) -> Result<()> {
     for deb in debs {
         let name = deb.file_name().context("a package without a file name")?;
         let place = dir.join(name);
-        // A link costs nothing; across file systems, or on somebody else's file, it takes a copy.
-        if fs::hard_link(deb, &place).is_err() {
-            fs::copy(deb, &place).with_context(|| format!("copying {}", deb.display()))?;
-            fs::set_permissions(&place, fs::Permissions::from_mode(0o644))?;
+        // A link costs nothing; across file systems, or of somebody else's file, it takes a copy.
+        if fs::hard_link(deb, &place)
+            .and_then(|()| readable(&place))
+            .is_err()
+        {
+            let _ = fs::remove_file(&place);
+            fs::copy(deb, &place)
+                .and_then(|_| readable(&place))
+                .with_context(|| format!("copying {}", deb.display()))?;
         }
         index.push_str(&record(&place)?);
     }
     let file = dir.join("Packages");
-    fs::write(&file, index).with_context(|| format!("writing {}", file.display()))
+    fs::write(&file, index)
+        .and_then(|()| readable(&file))
+        .with_context(|| format!("writing {}", file.display()))
+}
+
+/// Whatever the umask.
+fn readable(file: &Path) -> std::io::Result<()> {
+    fs::set_permissions(file, fs::Permissions::from_mode(0o644))
 }
 
 fn record(deb: &Path) -> Result<String> {

@@ -49,3 +49,54 @@ pub(super) fn decompress(path: &Path, to: &Path) -> Result<PathBuf> {
     };
     unpack().with_context(|| format!("unpacking {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::layers::tests::{archive, listing};
+    use super::*;
+
+    #[test]
+    fn every_compression_gives_the_same_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = archive(dir.path(), "x.tar", &["d usr", "f usr/a 1", "l b usr"]);
+        for (program, package) in [("gzip", "gzip"), ("xz", "xz-utils"), ("zstd", "zstd")] {
+            let packed = dir.path().join(format!("x.{program}"));
+            Command::new(program, package)
+                .arg("-c")
+                .stdin(File::open(&plain).unwrap())
+                .stdout(File::create(&packed).unwrap())
+                .run()
+                .unwrap();
+            let out = dir.path().join("out.tar");
+            layers(&packed, dir.path())
+                .unwrap()
+                .write(&out, |_| true)
+                .unwrap();
+            assert_eq!(
+                listing(&out),
+                ["d .", "l b usr", "d usr", "f usr/a 1"],
+                "{program}"
+            );
+            let whole = std::fs::read(&packed).unwrap();
+            std::fs::write(&packed, &whole[..whole.len() - 4]).unwrap();
+            let error = format!("{:#}", layers(&packed, dir.path()).unwrap_err());
+            assert!(error.contains(&format!("x.{program}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_archive_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for content in [&b""[..], b"PK\x03\x04", &[0; 1024]] {
+            let path = dir.path().join("x");
+            std::fs::write(&path, content).unwrap();
+            let error = format!("{:#}", layers(&path, dir.path()).unwrap_err());
+            assert!(error.contains("no tar archive"), "{error}");
+        }
+        let error = format!(
+            "{:#}",
+            layers(&dir.path().join("none"), dir.path()).unwrap_err()
+        );
+        assert!(error.contains("opening"), "{error}");
+    }
+}

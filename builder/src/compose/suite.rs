@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 
 use super::layers::Layers;
 use super::repository;
@@ -29,13 +29,14 @@ pub(super) fn make(
     // Not in the cache: a user's cache is closed to the namespace in which apt runs.
     let scratch = tempfile::Builder::new()
         .prefix("treeline-packages-")
-        .permissions(fs::Permissions::from_mode(0o755))
         .tempdir()
         .context("creating a directory for the packages")?;
     stage.note("indexing packages");
     let repo = scratch.path().join("repo");
     fs::create_dir(&repo)?;
-    fs::set_permissions(&repo, fs::Permissions::from_mode(0o755))?;
+    for dir in [scratch.path(), repo.as_path()] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+    }
     let mut all = debs;
     all.push(repository::stand_in(scratch.path())?);
     repository::make(&repo, &all)?;
@@ -57,6 +58,9 @@ fn install(
     raw: &Path,
 ) -> Result<()> {
     let root = nix::unistd::Uid::effective().is_root();
+    if !root {
+        check_id_ranges()?;
+    }
     let mut packages: Vec<String> = lock
         .packages
         .iter()
@@ -76,7 +80,11 @@ fn install(
         .env("SOURCE_DATE_EPOCH", source_date_epoch.to_string())
         // Exactly the packages of the lock, unpacked and configured by dpkg: no apt inside, no solving.
         .arg("--variant=custom")
-        .arg(if root { "--mode=root" } else { "--mode=unshare" })
+        .arg(if root {
+            "--mode=root"
+        } else {
+            "--mode=unshare"
+        })
         .arg(format!("--architectures={}", merged.board.arch))
         .arg(format!("--include={}", packages.join(",")))
         .arg("--format=tar")
@@ -90,14 +98,58 @@ fn install(
         .run()
         .with_context(|| {
             format!(
-                "installing the packages of the lock for {}{}",
-                merged.board.arch,
-                if root {
-                    ""
-                } else {
-                    " as an ordinary user (this needs the package uidmap and a range of ids in /etc/subuid and \
-                     /etc/subgid: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`)"
-                }
+                "installing the packages of the lock for {}",
+                merged.board.arch
             )
         })
+}
+
+/// An ordinary user needs a range of ids of their own: a tree has more owners than one.
+fn check_id_ranges() -> Result<()> {
+    let uid = nix::unistd::Uid::effective();
+    let name = nix::unistd::User::from_uid(uid)
+        .ok()
+        .flatten()
+        .map_or_else(|| uid.to_string(), |user| user.name);
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        ensure!(
+            has_id_range(&text, &name, uid.as_raw()),
+            "composing as the user {name}: {file} gives no range of ids; install the Debian package uidmap and run \
+             `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}` (ranges of users must \
+             not overlap)"
+        );
+    }
+    Ok(())
+}
+
+/// Lines are `name or id:first:count` (subuid(5)).
+fn has_id_range(text: &str, name: &str, uid: u32) -> bool {
+    text.lines().any(|line| {
+        let mut fields = line.split(':');
+        let owner = fields.next().unwrap_or_default();
+        (owner == name || owner == uid.to_string())
+            && fields
+                .nth(1)
+                .and_then(|count| count.trim().parse::<u32>().ok())
+                .is_some_and(|count| count >= 65_536)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn id_ranges() {
+        let text = "root:1:2\nada:100000:65536\n1007:165536:65536\nsmall:300000:10\n";
+        for (name, uid, has) in [
+            ("ada", 1000, true),
+            ("bob", 1007, true),
+            ("small", 1001, false),
+            ("ad", 1002, false),
+        ] {
+            assert_eq!(has_id_range(text, name, uid), has, "{name}");
+        }
+    }
 }

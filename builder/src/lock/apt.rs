@@ -109,7 +109,7 @@ impl Apt {
     pub fn solve(&self, packages: &[String]) -> Result<std::result::Result<Vec<Uri>, String>> {
         let output = self
             .command("apt-get")
-            .args(["install", "--print-uris", "-y", "-qq", "--no-remove", "--"])
+            .args(["install", "--print-uris", "-y", "-q", "--no-remove", "--"])
             .args(packages)
             .capture()?;
         if output.status.success() {

@@ -17,6 +17,8 @@ use crate::project::Merged;
 
 const AT_ONCE: usize = 6;
 const ATTEMPTS: u32 = 3;
+/// Wait after the first failed attempt; doubled after each.
+const WAIT: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 1000 });
 
 /// Brings `packages` into the cache and returns their files in the same order. What is there already is not
 /// fetched again; what arrives is kept only if length and SHA-256 are those of the lock.
@@ -143,7 +145,7 @@ async fn one(
             Ok(()) => return Ok(()),
             Err(error) if attempt == ATTEMPTS || error.is::<Gone>() => return Err(error),
             Err(_) => {
-                tokio::time::sleep(Duration::from_secs(1 << (attempt - 1))).await;
+                tokio::time::sleep(WAIT * (1 << (attempt - 1))).await;
                 attempt += 1;
             }
         }
@@ -236,3 +238,7 @@ impl<'a> Incoming<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "fetch_test.rs"]
+mod tests;

@@ -206,7 +206,7 @@ fn firmware(merged: &Merged, archive: &Archive, apt: &Apt) -> Result<Vec<LockedP
     check_names(&wanted, &from)?;
     match apt.locate(&wanted)? {
         Ok(uris) => Ok(records(apt, archive, &uris)?.0),
-        Err(said) => Err(refusal(apt, &wanted, &said, &from)),
+        Err(said) => Err(refusal(apt, &said, &from)),
     }
 }
 
@@ -224,11 +224,10 @@ fn whence(merged: &Merged, name: &str) -> String {
 /// A name becomes a word of apt's command line, where `x-` means removal and `?x` a pattern.
 fn check_names(names: &[String], from: &dyn Fn(&str) -> String) -> Result<()> {
     for name in names {
-        let bare = name.split_once('=').map_or(name.as_str(), |(bare, _)| bare);
-        let plain = bare.len() >= 2
-            && bare.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-            && !bare.ends_with('-')
-            && bare
+        let plain = name.len() >= 2
+            && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && !name.ends_with('-')
+            && name
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b));
         ensure!(
@@ -265,17 +264,12 @@ fn check_dropped(dropped: &[String], apt: &Apt) -> Result<()> {
 fn solve(apt: &Apt, wanted: &[String], from: &dyn Fn(&str) -> String) -> Result<Vec<Uri>> {
     match apt.solve(wanted)? {
         Ok(uris) => Ok(uris),
-        Err(said) => Err(refusal(apt, wanted, &said, from)),
+        Err(said) => Err(refusal(apt, &said, from)),
     }
 }
 
 /// Turns what apt says into what the user can mend.
-fn refusal(
-    apt: &Apt,
-    wanted: &[String],
-    said: &str,
-    from: &dyn Fn(&str) -> String,
-) -> anyhow::Error {
+fn refusal(apt: &Apt, said: &str, from: &dyn Fn(&str) -> String) -> anyhow::Error {
     let unknown = unknown_packages(said);
     if unknown.is_empty() {
         let extra = if said.contains(INITRAMFS_STAND_IN) {
@@ -289,15 +283,11 @@ fn refusal(
     let lines: Vec<String> = unknown
         .iter()
         .map(|name| {
-            let asked = wanted
-                .iter()
-                .find(|word| *word == name || word.split('=').next() == Some(name))
-                .map_or(name.as_str(), String::as_str);
             let hint = nearest(name, names.iter().map(String::as_str))
                 .filter(|near| near != name)
                 .map(|near| format!("; did you mean {near}?"))
                 .unwrap_or_default();
-            format!("{}: there is no package {asked}{hint}", from(asked))
+            format!("{}: there is no package {name}{hint}", from(name))
         })
         .collect();
     anyhow::anyhow!("{}", lines.join("\n"))
@@ -400,3 +390,7 @@ fn records(
     locked.sort();
     Ok((locked, stanzas))
 }
+
+#[cfg(test)]
+#[path = "resolve_test.rs"]
+mod tests;
