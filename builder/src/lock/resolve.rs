@@ -20,6 +20,8 @@ pub const BASE_PACKAGES: &[&str] = &[
     "systemd-sysv",
     "systemd-repart",
     "systemd-timesyncd",
+    // Without it nothing writes /etc/resolv.conf, and the agent finds no server by name.
+    "systemd-resolved",
     "udev",
     "dbus",
     "kmod",
@@ -28,6 +30,7 @@ pub const BASE_PACKAGES: &[&str] = &[
     "busybox",
     "e2fsprogs",
     "iproute2",
+    "login",
     "ca-certificates",
     "netbase",
     "tzdata",
