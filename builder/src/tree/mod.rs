@@ -10,12 +10,27 @@ use std::sync::Arc;
 
 use anyhow::{bail, Context, Result};
 
+mod accounts;
+mod agent;
+mod assemble;
+mod clean;
 mod content;
 pub mod initramfs;
 pub mod kernel;
 pub mod layout;
+mod overlay;
+mod packages;
+mod pattern;
 mod read;
+#[cfg(test)]
+mod sample;
+mod storage;
+mod system;
+mod units;
+mod users;
 
+pub use agent::{kargs, AgentFiles, KARGS_PATH};
+pub use assemble::assemble;
 pub use content::Reader;
 
 /// Symbolic links followed before a path counts as a loop, as in the kernel.

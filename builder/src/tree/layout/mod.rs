@@ -75,7 +75,7 @@ pub fn apply(tree: &mut Tree) -> Result<()> {
 }
 
 /// `/bin`, `/lib`, … become links into `/usr`; a base that still has them apart is merged.
-fn merge_usr(tree: &mut Tree) -> Result<()> {
+pub fn merge_usr(tree: &mut Tree) -> Result<()> {
     for name in MERGED {
         let merged = join("usr", name);
         if tree.get(name).is_some_and(Node::is_dir) {

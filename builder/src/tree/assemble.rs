@@ -1,0 +1,61 @@
+//! From a base to the tree that is committed: one step after another on the same value.
+
+use anyhow::{Context, Result};
+
+use super::agent::AgentFiles;
+use super::initramfs::Wanted;
+use super::{
+    agent, clean, initramfs, kernel, layout, overlay, packages, storage, system, units, users,
+    Assembled, Tree,
+};
+use crate::cache::Cache;
+use crate::compose::BaseTar;
+use crate::lock::BoardLock;
+use crate::progress::Progress;
+use crate::project::Merged;
+
+/// Assembles the tree. The overlay comes after what the product's description says, so that a file of
+/// the product has the last word; only what is computed from the finished tree comes later.
+pub fn assemble(
+    base: &BaseTar,
+    merged: &Merged,
+    lock: &BoardLock,
+    agent_files: &AgentFiles,
+    cache: &Cache,
+    progress: Progress,
+) -> Result<Assembled> {
+    let stage = progress.stage("assemble");
+    let product = &merged.product;
+    let mut tree = Tree::from_tar(&base.path)?;
+    packages::check(&tree, lock)?;
+    layout::merge_usr(&mut tree)?;
+
+    let locale = &product.system.locale;
+    let language = locale.split(['_', '.', '@']).next().unwrap_or_default();
+    clean::apply(&mut tree, &product.keep, language)?;
+    let kernel_version = kernel::place(&mut tree)?;
+    users::apply(&mut tree, &product.users, &product.system)?;
+    system::apply(&mut tree, product)?;
+    storage::apply(&mut tree, merged)?;
+    agent::apply(&mut tree, merged, agent_files)?;
+    overlay::apply(&mut tree, &merged.overlays, &merged.dir)?;
+    units::apply(&mut tree, &product.units)?;
+
+    stage.note("kernel modules");
+    kernel::unpack(&mut tree, &kernel_version, cache)?;
+    layout::apply(&mut tree).context("giving the tree OSTree's layout")?;
+    stage.note("initramfs");
+    let wanted = Wanted {
+        modules: &merged.board.initramfs_modules,
+        watchdog: &merged.board.watchdog_modules,
+    };
+    initramfs::add(&mut tree, &kernel_version, wanted)?;
+    stage.done(format_args!(
+        "{} paths, kernel {kernel_version}",
+        tree.iter().count()
+    ));
+    Ok(Assembled {
+        tree,
+        kernel_version,
+    })
+}
