@@ -57,8 +57,8 @@ pub fn apply(tree: &mut Tree, merged: &Merged, files: &AgentFiles) -> Result<()>
         &format!("{UNIT_DIR}/device-agent.timer.d/50-interval.conf"),
         Node::file(timer(&merged.product.update.interval), 0o644),
     )?;
-    let config = toml::to_string(&config(merged, files)?)
-        .context("writing the device's configuration")?;
+    let config =
+        toml::to_string(&config(merged, files)?).context("writing the device's configuration")?;
     tree.insert(CONFIG_PATH, Node::file(config, 0o644))?;
     tree.insert(OVERRIDE_DIR, Node::dir(0o755))?;
     tree.insert(ROOT_JSON_PATH, Node::file(files.root_json.clone(), 0o644))?;
@@ -87,7 +87,12 @@ fn binary(files: &AgentFiles) -> Result<Node> {
 /// system reboots, so that a trial counts.
 pub fn kargs(merged: &Merged) -> Result<Vec<String>> {
     let root = label(merged, Role::Root)?;
-    let root = stable_uuid(&merged.product.name, &merged.board.id, root, Purpose::Filesystem);
+    let root = stable_uuid(
+        &merged.product.name,
+        &merged.board.id,
+        root,
+        Purpose::Filesystem,
+    );
     let mut all = vec![format!("root=UUID={root}")];
     all.extend(
         [
@@ -106,10 +111,18 @@ pub fn kargs(merged: &Merged) -> Result<Vec<String>> {
 
 /// Label of the board's partition with this role.
 pub(super) fn label(merged: &Merged, role: Role) -> Result<&str> {
-    let found = merged.board.disk.partitions.iter().find(|partition| partition.role == role);
+    let found = merged
+        .board
+        .disk
+        .partitions
+        .iter()
+        .find(|partition| partition.role == role);
     match found {
         Some(partition) => Ok(&partition.label),
-        None => bail!("board `{}` has no partition with the role {role:?}", merged.board.id),
+        None => bail!(
+            "board `{}` has no partition with the role {role:?}",
+            merged.board.id
+        ),
     }
 }
 
@@ -140,8 +153,14 @@ fn config(merged: &Merged, files: &AgentFiles) -> Result<DeviceConfig> {
         },
         commit_keys: files.commit_keys.clone(),
         health: Health {
-            deadline_seconds: product.health.deadline_seconds.unwrap_or(defaults.deadline_seconds),
-            settle_seconds: product.health.settle_seconds.unwrap_or(defaults.settle_seconds),
+            deadline_seconds: product
+                .health
+                .deadline_seconds
+                .unwrap_or(defaults.deadline_seconds),
+            settle_seconds: product
+                .health
+                .settle_seconds
+                .unwrap_or(defaults.settle_seconds),
             units: product.health.units.clone(),
             checks: product.health.checks.clone(),
         },
@@ -151,9 +170,10 @@ fn config(merged: &Merged, files: &AgentFiles) -> Result<DeviceConfig> {
 /// Drop-in of the timer: an interval counts from the last check, anything else is a calendar. An empty
 /// value takes back all that the unit's own file says.
 fn timer(interval: &str) -> String {
-    let is_span = interval
-        .split_whitespace()
-        .all(|word| word.starts_with(|c: char| c.is_ascii_digit()) && word.chars().all(|c| c.is_ascii_alphanumeric()));
+    let is_span = interval.split_whitespace().all(|word| {
+        word.starts_with(|c: char| c.is_ascii_digit())
+            && word.chars().all(|c| c.is_ascii_alphanumeric())
+    });
     if is_span {
         format!("[Timer]\nOnUnitActiveSec=\nOnBootSec=3min\nOnUnitActiveSec={interval}\n")
     } else {
@@ -182,7 +202,9 @@ mod tests {
     fn the_agent_can_read_what_is_written_for_it() {
         let dir = tempfile::tempdir().unwrap();
         let mut tree = Tree::new();
-        let merged = merged("[update]\nurl = \"https://u/\"\ntries = 5\n[health]\nunits = [\"a.service\"]\n");
+        let merged = merged(
+            "[update]\nurl = \"https://u/\"\ntries = 5\n[health]\nunits = [\"a.service\"]\n",
+        );
         apply(&mut tree, &merged, &files(dir.path())).unwrap();
         let config: DeviceConfig = toml::from_str(&tree.read_text(CONFIG_PATH).unwrap()).unwrap();
         assert_eq!((config.product.as_str(), config.boot.tries), ("demo", 5));
@@ -198,7 +220,12 @@ mod tests {
         let args = kargs(&merged).unwrap();
         let uuid = stable_uuid("demo", "x86_64-uefi", "root", Purpose::Filesystem);
         assert_eq!(args[0], format!("root=UUID={uuid}"));
-        for arg in ["rw", "panic=5", "systemd.crash_reboot=1", "console=ttyS0,115200"] {
+        for arg in [
+            "rw",
+            "panic=5",
+            "systemd.crash_reboot=1",
+            "console=ttyS0,115200",
+        ] {
             assert!(args.iter().any(|a| a == arg), "{arg}");
         }
         assert_eq!(args.last().map(String::as_str), Some("quiet"));

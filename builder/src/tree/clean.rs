@@ -100,9 +100,15 @@ fn is_trace(path: &str) -> bool {
     let host_key = path.starts_with("etc/ssh/ssh_host_")
         && (name.ends_with("_key") || name.ends_with("_key.pub"));
     let leftover = path.starts_with("etc/")
-        && [".dpkg-old", ".dpkg-new", ".dpkg-dist", ".ucf-old", ".ucf-dist"]
-            .iter()
-            .any(|end| name.ends_with(end));
+        && [
+            ".dpkg-old",
+            ".dpkg-new",
+            ".dpkg-dist",
+            ".ucf-old",
+            ".ucf-dist",
+        ]
+        .iter()
+        .any(|end| name.ends_with(end));
     let database = path.starts_with("var/lib/dpkg/") && name.ends_with("-old");
     let compiled = name.ends_with(".pyc") && path.contains("/__pycache__/");
     host_key || leftover || database || compiled
@@ -198,7 +204,11 @@ mod tests {
             locales: true,
         };
         let kept = cleaned(&paths, &all);
-        for path in ["usr/share/doc/a/README", "usr/share/man/man1/a.1", "usr/share/locale/fr/x.mo"] {
+        for path in [
+            "usr/share/doc/a/README",
+            "usr/share/man/man1/a.1",
+            "usr/share/locale/fr/x.mo",
+        ] {
             assert!(kept.contains(&path.to_string()), "{path}");
         }
     }

@@ -28,7 +28,8 @@ pub fn apply(tree: &mut Tree, overlays: &[Overlay], dir: &Path) -> Result<()> {
             let rules = rules(tree, &overlay.rules)?;
             lay_dir(tree, &host, "", &rules)
         };
-        lay(tree).with_context(|| format!("laying the overlay {} over the tree", host.display()))?;
+        lay(tree)
+            .with_context(|| format!("laying the overlay {} over the tree", host.display()))?;
     }
     Ok(())
 }
@@ -39,8 +40,16 @@ fn rules<'a>(tree: &Tree, rules: &'a [OverlayRule]) -> Result<Vec<Rule<'a>>> {
     let turn = |rule: &'a OverlayRule| -> Result<Rule<'a>> {
         Ok(Rule {
             pattern: &rule.path,
-            uid: rule.user.as_deref().map(|word| id(&passwd, word)).transpose()?,
-            gid: rule.group.as_deref().map(|word| id(&group, word)).transpose()?,
+            uid: rule
+                .user
+                .as_deref()
+                .map(|word| id(&passwd, word))
+                .transpose()?,
+            gid: rule
+                .group
+                .as_deref()
+                .map(|word| id(&group, word))
+                .transpose()?,
             mode: rule.mode.as_deref().map(octal).transpose()?,
         })
     };
@@ -68,7 +77,10 @@ fn lay_dir(tree: &mut Tree, host: &Path, path: &str, rules: &[Rule<'_>]) -> Resu
         let from = entry.path();
         let name = entry.file_name();
         let name = name.to_str().with_context(|| {
-            format!("the file name of {} is not UTF-8; rename it", from.display())
+            format!(
+                "the file name of {} is not UTF-8; rename it",
+                from.display()
+            )
         })?;
         let to = join(path, name);
         // Keeps an otherwise empty directory in version control.
@@ -146,10 +158,13 @@ mod tests {
 
     fn base() -> Tree {
         let mut tree = Tree::new();
-        tree.insert("etc/passwd", Node::file("app:x:70:71::/:/bin/sh\n", 0o644)).unwrap();
-        tree.insert("etc/group", Node::file("app:x:71:\n", 0o644)).unwrap();
+        tree.insert("etc/passwd", Node::file("app:x:70:71::/:/bin/sh\n", 0o644))
+            .unwrap();
+        tree.insert("etc/group", Node::file("app:x:71:\n", 0o644))
+            .unwrap();
         tree.insert("etc/ssl/private", Node::dir(0o700)).unwrap();
-        tree.insert("usr/bin/tool", Node::file("old", 0o755)).unwrap();
+        tree.insert("usr/bin/tool", Node::file("old", 0o755))
+            .unwrap();
         tree.insert("bin", Node::symlink("usr/bin")).unwrap();
         tree
     }
@@ -177,7 +192,12 @@ mod tests {
         let rules = "[[rules]]\npath = \"/etc/app/**\"\nuser = \"app\"\ngroup = \"app\"\n\
                      [[rules]]\npath = \"/etc/app/key\"\nmode = \"0600\"\nuser = \"0\"\n";
         let mut tree = base();
-        apply(&mut tree, &[overlay("a", rules), overlay("b", "")], dir.path()).unwrap();
+        apply(
+            &mut tree,
+            &[overlay("a", rules), overlay("b", "")],
+            dir.path(),
+        )
+        .unwrap();
         let of = |path: &str| {
             let node = tree.get(path).unwrap();
             (node.uid, node.gid, node.mode)
@@ -197,9 +217,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("a")).unwrap();
         let wrong = overlay("a", "[[rules]]\npath = \"/x\"\nuser = \"ap\"\n");
-        let error = format!("{:#}", apply(&mut base(), &[wrong], dir.path()).unwrap_err());
-        assert!(error.contains("/x") && error.contains("did you mean `app`?"), "{error}");
-        let error = format!("{:#}", apply(&mut base(), &[overlay("none", "")], dir.path()).unwrap_err());
+        let error = format!(
+            "{:#}",
+            apply(&mut base(), &[wrong], dir.path()).unwrap_err()
+        );
+        assert!(
+            error.contains("/x") && error.contains("did you mean `app`?"),
+            "{error}"
+        );
+        let error = format!(
+            "{:#}",
+            apply(&mut base(), &[overlay("none", "")], dir.path()).unwrap_err()
+        );
         assert!(error.contains("none"), "{error}");
     }
 }

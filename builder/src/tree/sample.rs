@@ -7,7 +7,8 @@ use crate::project::{Merged, Project};
 /// A product `demo` with `text` in its description (keys of the top level first), on the board
 /// x86_64-uefi.
 pub fn merged(text: &str) -> Merged {
-    let text = format!("name = \"demo\"\nversion = \"1.0.0\"\nbase = {{ suite = \"trixie\" }}\n{text}");
+    let text =
+        format!("name = \"demo\"\nversion = \"1.0.0\"\nbase = {{ suite = \"trixie\" }}\n{text}");
     let project = Project {
         dir: Path::new("/nonexistent").into(),
         product: toml::from_str(&text).unwrap(),

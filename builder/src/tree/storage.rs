@@ -11,7 +11,12 @@ use crate::project::Merged;
 /// Writes `/etc/fstab` and the files of systemd-repart.
 pub fn apply(tree: &mut Tree, merged: &Merged) -> Result<()> {
     let data = label(merged, Role::Data)?;
-    let guid = stable_uuid(&merged.product.name, &merged.board.id, data, Purpose::Partition);
+    let guid = stable_uuid(
+        &merged.product.name,
+        &merged.board.id,
+        data,
+        Purpose::Partition,
+    );
     // The root file system is mounted by the initramfs; libostree looks after the rest.
     let fstab = format!("PARTUUID={guid} /var ext4 defaults,noatime,x-systemd.growfs 0 2\n");
     tree.insert("etc/fstab", Node::file(fstab, 0o644))?;

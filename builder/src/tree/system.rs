@@ -68,7 +68,10 @@ fn locale(tree: &mut Tree, locale: &str) -> Result<()> {
     if !has_locale(tree, locale)? {
         bail!("setting the locale {locale}: the tree does not have it; add the package locales-all, or make it with the overlay in /{LOCALES}");
     }
-    tree.insert("etc/locale.conf", Node::file(format!("LANG={locale}\n"), 0o644))
+    tree.insert(
+        "etc/locale.conf",
+        Node::file(format!("LANG={locale}\n"), 0o644),
+    )
 }
 
 /// glibc looks for a directory, the code set written as `utf8`, or in an archive of all of them.
@@ -95,7 +98,11 @@ fn has_locale(tree: &Tree, locale: &str) -> Result<bool> {
 /// The product's name and version; what the base says of itself otherwise stays (os-release(5)).
 fn os_release(tree: &mut Tree, product: &Product) -> Result<()> {
     let base = if tree.contains("etc/os-release") || tree.contains(OS_RELEASE) {
-        let path = if tree.follow(OS_RELEASE).is_some() { OS_RELEASE } else { "etc/os-release" };
+        let path = if tree.follow(OS_RELEASE).is_some() {
+            OS_RELEASE
+        } else {
+            "etc/os-release"
+        };
         tree.read_text(path)
             .context("reading what the base says of itself")?
     } else {
@@ -107,7 +114,12 @@ fn os_release(tree: &mut Tree, product: &Product) -> Result<()> {
             .map(|value| value.trim_matches(['"', '\'']).to_string())
     };
     let mut like: Vec<String> = field("ID").into_iter().collect();
-    like.extend(field("ID_LIKE").unwrap_or_default().split_whitespace().map(str::to_string));
+    like.extend(
+        field("ID_LIKE")
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(str::to_string),
+    );
     let (name, version) = (&product.name, &product.version);
     let mut text = format!(
         "PRETTY_NAME=\"{name} {version}\"\nNAME=\"{name}\"\nVERSION=\"{version}\"\nVERSION_ID=\"{}\"\nID={name}\n",
@@ -118,7 +130,15 @@ fn os_release(tree: &mut Tree, product: &Product) -> Result<()> {
     }
     for line in base.lines() {
         let key = line.split('=').next().unwrap_or_default();
-        let ours = ["PRETTY_NAME", "NAME", "VERSION", "VERSION_ID", "ID", "ID_LIKE"].contains(&key);
+        let ours = [
+            "PRETTY_NAME",
+            "NAME",
+            "VERSION",
+            "VERSION_ID",
+            "ID",
+            "ID_LIKE",
+        ]
+        .contains(&key);
         // Its maker does not answer for the product.
         if line.contains('=') && !ours && !key.ends_with("_URL") {
             text.push_str(line);
@@ -136,7 +156,8 @@ mod tests {
     use super::*;
 
     fn product(text: &str) -> Product {
-        let text = format!("name = \"gw\"\nversion = \"1.2.0\"\n[base]\nsuite = \"trixie\"\n{text}");
+        let text =
+            format!("name = \"gw\"\nversion = \"1.2.0\"\n[base]\nsuite = \"trixie\"\n{text}");
         toml::from_str(&text).unwrap()
     }
 
@@ -153,7 +174,8 @@ mod tests {
         ] {
             tree.insert(path, Node::file(text, 0o644)).unwrap();
         }
-        tree.insert("usr/share/zoneinfo/UTC", Node::symlink("Etc/UTC")).unwrap();
+        tree.insert("usr/share/zoneinfo/UTC", Node::symlink("Etc/UTC"))
+            .unwrap();
         tree
     }
 
@@ -164,7 +186,10 @@ mod tests {
         apply(&mut tree, &product).unwrap();
         assert_eq!(tree.read_text("etc/hostname").unwrap(), "gw-????\n");
         assert_eq!(tree.read("etc/localtime").unwrap(), b"TZif");
-        assert_eq!(tree.read_text("etc/locale.conf").unwrap(), "LANG=de_DE.UTF-8\n");
+        assert_eq!(
+            tree.read_text("etc/locale.conf").unwrap(),
+            "LANG=de_DE.UTF-8\n"
+        );
         let text = tree.read_text("etc/os-release").unwrap();
         for line in [
             "PRETTY_NAME=\"gw 1.2.0\"",
@@ -174,13 +199,19 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\nnot in\n{text}");
         }
-        assert!(!text.contains("Debian GNU") && !text.contains("HOME_URL"), "{text}");
+        assert!(
+            !text.contains("Debian GNU") && !text.contains("HOME_URL"),
+            "{text}"
+        );
     }
 
     #[test]
     fn absent_zones_and_locales_are_errors_that_help() {
         for (text, says) in [
-            ("timezone = \"Europe/Berlim\"", "did you mean Europe/Berlin?"),
+            (
+                "timezone = \"Europe/Berlim\"",
+                "did you mean Europe/Berlin?",
+            ),
             ("locale = \"fr_FR.UTF-8\"", "locales-all"),
         ] {
             let product = product(&format!("[system]\n{text}\n"));

@@ -26,8 +26,18 @@ pub fn apply(tree: &mut Tree, users: &[User], system: &System) -> Result<()> {
             check(user, &passwd, &group)?;
             let gid = user.gid.unwrap_or(user.uid);
             if group.name_of(gid).is_none() {
-                group.set(vec![user.name.clone(), "x".into(), gid.to_string(), String::new()]);
-                gshadow.set(vec![user.name.clone(), "!".into(), String::new(), String::new()]);
+                group.set(vec![
+                    user.name.clone(),
+                    "x".into(),
+                    gid.to_string(),
+                    String::new(),
+                ]);
+                gshadow.set(vec![
+                    user.name.clone(),
+                    "!".into(),
+                    String::new(),
+                    String::new(),
+                ]);
             }
             passwd.set(passwd_row(user, gid));
             shadow.set(shadow_row(
@@ -60,13 +70,16 @@ fn run(work: impl FnOnce() -> Result<()>) -> Result<()> {
 
 fn check(user: &User, passwd: &Table, group: &Table) -> Result<()> {
     match passwd.id_of(&user.name) {
-        Some(uid) if uid != user.uid => bail!(
-            "a package made this user with the id {uid}; give it uid = {uid} or another name"
-        ),
+        Some(uid) if uid != user.uid => {
+            bail!("a package made this user with the id {uid}; give it uid = {uid} or another name")
+        }
         _ => {}
     }
     if let Some(owner) = passwd.name_of(user.uid).filter(|owner| *owner != user.name) {
-        bail!("the user id {} belongs to `{owner}` already; take another", user.uid);
+        bail!(
+            "the user id {} belongs to `{owner}` already; take another",
+            user.uid
+        );
     }
     let gid = user.gid.unwrap_or(user.uid);
     match (group.name_of(gid), group.id_of(&user.name)) {
@@ -110,7 +123,10 @@ fn shadow_row(name: &str, password: &str) -> Vec<String> {
 fn make_home(tree: &mut Tree, user: &User, gid: u32) -> Result<()> {
     let home = home(user);
     let dir = relative(&home);
-    if !["home/", "srv/", "var/"].iter().any(|top| dir.starts_with(top)) {
+    if !["home/", "srv/", "var/"]
+        .iter()
+        .any(|top| dir.starts_with(top))
+    {
         return Ok(());
     }
     tree.insert(dir, Node::dir(0o700).owned(user.uid, gid))?;
@@ -129,7 +145,9 @@ fn add_keys(tree: &mut Tree, user: &str, keys: &[String]) -> Result<()> {
         return Ok(());
     }
     if !tree.contains("usr/sbin/sshd") {
-        bail!("ssh keys are given, but no ssh server is in the tree; add the package openssh-server");
+        bail!(
+            "ssh keys are given, but no ssh server is in the tree; add the package openssh-server"
+        );
     }
     let mut text = String::new();
     for key in keys {
@@ -180,7 +198,10 @@ mod tests {
         apply(&mut tree, &[op], &system).unwrap();
         let has = |path: &str, line: &str| {
             let text = tree.read_text(path).unwrap();
-            assert!(text.lines().any(|l| l == line), "{line}\nnot in {path}\n{text}");
+            assert!(
+                text.lines().any(|l| l == line),
+                "{line}\nnot in {path}\n{text}"
+            );
         };
         has("etc/passwd", "op:x:1000:1000::/home/op:/bin/bash");
         has("etc/group", "op:x:1000:");
@@ -188,7 +209,10 @@ mod tests {
         has("etc/gshadow", "sudo:*::op");
         has("etc/shadow", "op:$6$h::0:99999:7:::");
         has("etc/shadow", "root:$6$root::0:99999:7:::");
-        has("usr/lib/treeline/authorized_keys.d/op", "ssh-ed25519 AAAA op");
+        has(
+            "usr/lib/treeline/authorized_keys.d/op",
+            "ssh-ed25519 AAAA op",
+        );
         let profile = tree.get("home/op/.profile").unwrap();
         assert_eq!((profile.uid, profile.gid), (1000, 1000));
         assert_eq!(tree.get("home/op").unwrap().mode, 0o700);
@@ -209,7 +233,10 @@ mod tests {
             ("name = \"backup\"\nuid = 1000", "with the id 34"),
             ("name = \"x\"\nuid = 29", "belongs to `audio`"),
             ("name = \"audio\"\nuid = 1000", "give gid = 29"),
-            ("name = \"x\"\nuid = 1000\ngroups = [\"sud\"]", "did you mean `sudo`?"),
+            (
+                "name = \"x\"\nuid = 1000\ngroups = [\"sud\"]",
+                "did you mean `sudo`?",
+            ),
         ] {
             let error = apply(&mut base(), &[user(text)], &System::default()).unwrap_err();
             let error = format!("{error:#}");

@@ -106,7 +106,10 @@ impl Name {
 
     /// The template's name, if this is an instance.
     pub fn template(&self) -> Option<String> {
-        let is_instance = self.instance.as_deref().is_some_and(|name| !name.is_empty());
+        let is_instance = self
+            .instance
+            .as_deref()
+            .is_some_and(|name| !name.is_empty());
         is_instance.then(|| self.with_instance("").text())
     }
 

@@ -80,7 +80,12 @@ pub fn enable(tree: &mut Tree, unit: &str) -> Result<()> {
         let first = next == unit;
         let install = enable_one(tree, &next, first).with_context(|| format!("enabling {unit}"))?;
         // What a unit names besides itself may belong to a package that is not installed.
-        open.extend(install.also.into_iter().filter(|also| find(tree, also).is_some()));
+        open.extend(
+            install
+                .also
+                .into_iter()
+                .filter(|also| find(tree, also).is_some()),
+        );
     }
     Ok(())
 }
@@ -88,11 +93,13 @@ pub fn enable(tree: &mut Tree, unit: &str) -> Result<()> {
 fn enable_one(tree: &mut Tree, unit: &str, strict: bool) -> Result<Install> {
     let path = known(tree, unit)?;
     let install = Install::parse(&tree.read_text(&path)?);
+    // A drop-in of the overlay may add to it.
+    let install = dropins(tree, unit)?
+        .into_iter()
+        .fold(install, Install::with);
     if strict && install.is_empty() {
         bail!("{unit} has no [Install] section: other units start it; leave it out, or give it one by a drop-in of the overlay");
     }
-    // A drop-in of the overlay may add to it.
-    let install = dropins(tree, unit)?.into_iter().fold(install, Install::with);
     let name = Name::parse(unit);
     let instance = match (name.is_template(), &install.default_instance) {
         (true, Some(instance)) => name.with_instance(instance),

@@ -21,7 +21,8 @@ const UNITS: [(&str, &str); 6] = [
 fn base() -> Tree {
     let mut tree = Tree::new();
     for (name, text) in UNITS {
-        tree.insert(&join(SHIPPED, name), Node::file(text, 0o644)).unwrap();
+        tree.insert(&join(SHIPPED, name), Node::file(text, 0o644))
+            .unwrap();
     }
     tree
 }
@@ -38,7 +39,10 @@ fn links(tree: &Tree) -> Vec<String> {
 fn applied(text: &str) -> Result<Vec<String>> {
     let mut tree = base();
     apply(&mut tree, &toml::from_str(text).unwrap())?;
-    Ok(links(&tree).into_iter().filter(|link| !link.starts_with("systemd-firstboot")).collect())
+    Ok(links(&tree)
+        .into_iter()
+        .filter(|link| !link.starts_with("systemd-firstboot"))
+        .collect())
 }
 
 /// The links that the host's `systemctl` makes in the same root.
@@ -68,7 +72,10 @@ fn collect(dir: &Path, prefix: &Path, found: &mut Vec<String>) {
         let name = prefix.join(entry.file_name());
         match std::fs::read_link(entry.path()) {
             Ok(target) => {
-                let target = target.display().to_string().replace("/lib/systemd", "/usr/lib/systemd");
+                let target = target
+                    .display()
+                    .to_string()
+                    .replace("/lib/systemd", "/usr/lib/systemd");
                 let target = target.replace("/usr/usr/", "/usr/");
                 found.push(format!("{} -> {target}", name.display()));
             }
@@ -84,7 +91,11 @@ fn enabling_makes_the_links_that_systemctl_makes() {
         &["tty@.service"],
         &["tty@ttyS0.service", "tun@vpn.service"],
     ] {
-        let list = units.iter().map(|unit| format!("{unit:?}")).collect::<Vec<_>>().join(",");
+        let list = units
+            .iter()
+            .map(|unit| format!("{unit:?}"))
+            .collect::<Vec<_>>()
+            .join(",");
         let ours = applied(&format!("enable = [{list}]")).unwrap();
         assert_eq!(ours, by_systemctl(units), "{units:?}");
         assert!(!ours.is_empty());
@@ -95,15 +106,23 @@ fn enabling_makes_the_links_that_systemctl_makes() {
 fn disabling_takes_links_away_and_masking_leads_to_nothing() {
     let mut tree = base();
     enable(&mut tree, "net.service").unwrap();
-    let units: Units = toml::from_str("disable = [\"net.service\"]\nmask = [\"net.socket\"]").unwrap();
+    let units: Units =
+        toml::from_str("disable = [\"net.service\"]\nmask = [\"net.socket\"]").unwrap();
     apply(&mut tree, &units).unwrap();
     assert_eq!(
         links(&tree),
-        ["net.socket -> /dev/null", "systemd-firstboot.service -> /dev/null"]
+        [
+            "net.socket -> /dev/null",
+            "systemd-firstboot.service -> /dev/null"
+        ]
     );
     enable(&mut tree, "net.service").unwrap();
     let left = links(&tree);
-    assert!(left.iter().any(|link| link.starts_with("multi-user.target.wants/net.service")), "{left:?}");
+    assert!(
+        left.iter()
+            .any(|link| link.starts_with("multi-user.target.wants/net.service")),
+        "{left:?}"
+    );
 }
 
 #[test]
