@@ -15,7 +15,9 @@
 
 mod contents;
 mod delta;
+pub mod diff;
 mod full;
+mod list;
 mod published;
 mod table;
 #[cfg(test)]
@@ -38,6 +40,7 @@ use crate::progress::Progress;
 use crate::project::Project;
 use contents::Commit;
 use delta::{Job, Maker};
+pub use list::{list, ChannelList, Released};
 use published::Site;
 
 /// Earlier releases that deltas are made from unless told otherwise.

@@ -74,7 +74,7 @@ impl World {
     }
 
     pub(super) fn sign(&self, commit: &str) {
-        crate::commit::sign_with(&self.repo, commit, |bytes| self.key.sign(bytes)).unwrap();
+        crate::commit::sign(&self.repo, commit, &self.key).unwrap();
     }
 
     fn signed(&self, version: &str, seed: u8) -> String {
@@ -485,6 +485,42 @@ fn installed_bytes_count_every_object_once() {
         contents.installed_bytes(&repo).unwrap(),
         files + (4 + 4 + 1) * (4096 + 256)
     );
+}
+
+#[test]
+fn releases_are_listed_by_board_and_channel() {
+    let world = World::new();
+    let (updates, keys) = (world.dir.path().join("updates"), &world.keys);
+    assert!(list(&updates, keys)
+        .unwrap()
+        .to_string()
+        .contains("nothing"));
+    let (one, two) = (world.signed("1.0", 1), world.signed("1.1", 2));
+    world.publish(&world.request("1.0", &one)).unwrap();
+    world.publish(&world.request("1.1", &two)).unwrap();
+    let request = Request {
+        channel: "beta".into(),
+        ..world.request("1.1", &two)
+    };
+    world.publish(&request).unwrap();
+    let released = list(&updates, keys).unwrap();
+    let found: Vec<(&str, Vec<&str>)> = released
+        .0
+        .iter()
+        .map(|c| {
+            let versions = c.releases.iter().map(|r| r.version.as_str());
+            (c.channel.as_str(), versions.collect())
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [("beta", vec!["1.1"]), ("stable", vec!["1.1", "1.0"])]
+    );
+    let text = released.to_string();
+    assert!(text.contains("1.0: ") && text.contains(&two[..8]), "{text}");
+    // A released version is found by its name.
+    let side = diff::find(&updates, keys, &world.repo, BOARD, "1.0").unwrap();
+    assert_eq!(side.commit, one);
 }
 
 #[test]

@@ -1,0 +1,48 @@
+//! `builder diff`
+
+use anyhow::Result;
+
+use super::{print, Context};
+use crate::release::diff;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The older: a released version, a ref, or a commit
+    from: String,
+    /// The newer
+    to: String,
+    /// Board whose releases are meant
+    #[arg(short, long, value_name = "ID")]
+    board: Option<String>,
+    /// Lists every file
+    #[arg(long)]
+    all: bool,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
+    let project = context.project()?;
+    let board = match &args.board {
+        Some(id) => id.clone(),
+        None => project.only_board()?,
+    };
+    let find = |name: &str| {
+        diff::find(
+            &project.updates_dir(),
+            &project.keys_dir(),
+            &project.repo_dir(),
+            &board,
+            name,
+        )
+    };
+    let found = diff::diff(&find(&args.from)?, &find(&args.to)?)?;
+    if args.json {
+        return print::json(&found);
+    }
+    print::text(&match args.all {
+        true => found.full_table(),
+        false => found.to_string(),
+    })
+}
