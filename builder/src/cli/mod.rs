@@ -2,11 +2,14 @@
 //! decides anything that a test would want to call.
 
 mod boards;
+mod diff;
 mod exit;
 mod keys;
 mod new;
 mod print;
+mod release;
 mod schema;
+mod serve;
 mod show;
 mod update_lock;
 
@@ -60,6 +63,12 @@ enum Command {
     Boards(boards::Args),
     /// Makes or shows a product's keys
     Keys(keys::Args),
+    /// Signs a commit, makes deltas to it and publishes it in a channel
+    Release(release::Args),
+    /// Serves what is published over HTTPS, for development
+    Serve(serve::Args),
+    /// Prints what changed between two releases: packages and files
+    Diff(diff::Args),
 }
 
 /// What every subcommand is given.
@@ -92,6 +101,9 @@ pub fn main() -> ExitCode {
         Command::Schema => schema::run(),
         Command::Boards(args) => boards::run(&context, &args),
         Command::Keys(args) => keys::run(&context, &args),
+        Command::Release(args) => release::run(&context, &args),
+        Command::Serve(args) => serve::run(&context, &args),
+        Command::Diff(args) => diff::run(&context, &args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

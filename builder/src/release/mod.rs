@@ -24,7 +24,7 @@ mod table;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{bail, Context, Result};
@@ -163,6 +163,15 @@ pub struct File {
     pub cached: bool,
     /// Seconds spent on it.
     pub seconds: f64,
+}
+
+/// The checksum of the commit that a ref, a checksum or the unique beginning of one names.
+pub fn resolve(repo: &Path, name: &str) -> Result<String> {
+    let commit = contents::open(repo)?
+        .resolve_rev(name, false)
+        .with_context(|| format!("looking for {name} in {}", repo.display()))?
+        .with_context(|| format!("looking for {name} in {}: there is none", repo.display()))?;
+    Ok(commit.to_string())
 }
 
 /// Publishes a release. Doing it again with the same commit changes nothing but the time until which

@@ -3,7 +3,6 @@
 use super::*;
 use crate::command::Command;
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 const BOARD: &str = "test-board";
