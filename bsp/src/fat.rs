@@ -52,6 +52,7 @@ pub fn extents(
         let recorder = Recorder {
             inner: &mut *device,
             last_read: Rc::clone(&position),
+            reads_left: READ_LIMIT,
         };
         locate(recorder, &position, paths)?
     };
@@ -148,14 +149,22 @@ fn joined(
     Ok(extents)
 }
 
+/// Reads that finding a few small files may take. A damaged file system can lead in circles.
+const READ_LIMIT: u32 = 1_000_000;
+
 /// Passes reads through, remembers where the last one began, and refuses writes.
 struct Recorder<T> {
     inner: T,
     last_read: Rc<RefCell<u64>>,
+    reads_left: u32,
 }
 
 impl<T: Read + Seek> Read for Recorder<T> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reads_left = self
+            .reads_left
+            .checked_sub(1)
+            .ok_or_else(|| io::Error::other("the file system is damaged: it has no end"))?;
         *self.last_read.borrow_mut() = self.inner.stream_position()?;
         self.inner.read(buffer)
     }
@@ -268,11 +277,52 @@ mod tests {
         assert!(text.contains("reading the FAT"), "{text}");
     }
 
+    /// A FAT with one file, and the byte ranges of its boot sector, tables and root directory.
+    struct Victim {
+        image: Vec<u8>,
+        vital: Vec<std::ops::Range<usize>>,
+    }
+
+    fn victim(kib: u32, args: &[&str]) -> std::sync::Mutex<Victim> {
+        let (_dir, mut file) = foreign_fat(kib, args, &[("a file.bin", &[7; 3000])]);
+        let mut image = Vec::new();
+        file.read_to_end(&mut image).unwrap();
+        let name = image.windows(11).position(|w| w == b"AFILE~1 BIN").unwrap();
+        let fat = usize::from(u16::from_le_bytes([image[14], image[15]])) * SECTOR_SIZE;
+        let vital = vec![11..90, 512..1024, fat..fat + 64, name - 64..name + 64];
+        std::sync::Mutex::new(Victim { image, vital })
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_damaged_file_system_is_an_error_at_worst(
+            large: bool,
+            damage in proptest::collection::vec((0usize..4, 0usize..1024, proptest::prelude::any::<u8>()), 1..8),
+        ) {
+            use std::sync::{LazyLock, Mutex};
+            static SMALL: LazyLock<Mutex<Victim>> = LazyLock::new(|| victim(1024, &["-F", "12"]));
+            static LARGE: LazyLock<Mutex<Victim>> =
+                LazyLock::new(|| victim(35000, &["-F", "32", "-s", "1"]));
+            let victim = &mut *if large { &LARGE } else { &SMALL }.lock().unwrap();
+            let mut undo = Vec::new();
+            for (range, offset, byte) in damage {
+                let range = &victim.vital[range];
+                let at = range.start + offset % range.len();
+                undo.push((at, std::mem::replace(&mut victim.image[at], byte)));
+            }
+            let _ = extents(&mut io::Cursor::new(&victim.image[..]), &["a file.bin"]);
+            for (at, byte) in undo.into_iter().rev() {
+                victim.image[at] = byte;
+            }
+        }
+    }
+
     #[test]
     fn never_writes() {
         let mut recorder = Recorder {
             inner: io::Cursor::new(vec![0u8; 4]),
             last_read: Rc::default(),
+            reads_left: 1,
         };
         assert!(recorder.write(&[1]).is_err());
     }

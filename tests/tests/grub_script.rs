@@ -1,5 +1,13 @@
 //! A real GRUB runs the static configuration: it must choose what `decide` says and leave the boot state
 //! that `decide` says, for every kind of state; and whatever it meets, it must not stop.
+//!
+//! Needs qemu-system-x86, grub-pc-bin, grub-common, e2fsprogs and mtools. `TREELINE_GRUB_PC=<directory of
+//! i386-pc modules>` takes another GRUB than the host's (with its `grub-mkimage` first in `PATH`).
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot be set up has failed"
+)]
 
 #[path = "grub_script/machine.rs"]
 mod machine;

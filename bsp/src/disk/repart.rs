@@ -27,7 +27,75 @@ pub fn repart_files(board: &Board) -> Result<Vec<(String, String)>, DiskError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::board::builtin;
+    use crate::board::{builtin, Role};
+    use crate::disk::{plan, write_table, TableIds, SECTOR};
+    use std::process::Command;
+
+    fn run(command: &mut Command, package: &str) -> String {
+        let output = command
+            .output()
+            .unwrap_or_else(|e| panic!("{command:?}: {e}; install {package}"));
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// First sector and size of every partition.
+    fn partitions(image: &std::path::Path) -> Vec<(u64, u64)> {
+        let dump = run(Command::new("sfdisk").arg("--dump").arg(image), "fdisk");
+        let field = |line: &str, name: &str| {
+            let rest = line.split_once(name)?.1;
+            rest.split(',').next()?.trim().parse().ok()
+        };
+        dump.lines()
+            .filter_map(|line| Some((field(line, "start=")?, field(line, "size=")?)))
+            .collect()
+    }
+
+    #[test]
+    fn systemd_repart_grows_the_data_partition_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let board = builtin("x86_64-uefi").unwrap();
+        let layout = plan(&board, &Default::default()).unwrap();
+        let image = dir.path().join("disk.raw");
+        let mut file = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&image)
+            .unwrap();
+        file.set_len(layout.disk_bytes).unwrap();
+        let ids = TableIds {
+            product: "shop",
+            board: &board.id,
+            arch: &board.arch,
+        };
+        write_table(&layout, ids, &mut file).unwrap();
+        // The image on a larger disk.
+        let larger = layout.disk_bytes + (1 << 30);
+        file.set_len(larger).unwrap();
+        let before = partitions(&image);
+        let definitions = dir.path().join("repart.d");
+        std::fs::create_dir(&definitions).unwrap();
+        for (name, content) in repart_files(&board).unwrap() {
+            std::fs::write(definitions.join(name), content).unwrap();
+        }
+        run(
+            Command::new("systemd-repart")
+                .args(["--dry-run=no", "--empty=refuse"])
+                .arg(format!("--definitions={}", definitions.display()))
+                .arg(&image),
+            "systemd (Debian 13: systemd-repart)",
+        );
+        let after = partitions(&image);
+        assert_eq!(after[..2], before[..2]);
+        let data = layout.partition(Role::Data).unwrap();
+        assert_eq!(after[2].0 * SECTOR, data.start);
+        assert!(
+            after[2].1 * SECTOR > data.size + (1 << 30) - (1 << 20),
+            "{after:?}"
+        );
+        run(Command::new("sgdisk").arg("--verify").arg(&image), "gdisk");
+    }
 
     #[test]
     fn only_the_partition_that_grows_is_described() {
