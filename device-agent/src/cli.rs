@@ -111,6 +111,8 @@ impl Answer {
 
 /// Runs the program; `args` begins with its name.
 pub fn main(args: Vec<OsString>) -> ExitCode {
+    // libostree tells people on standard output what it frees; that place belongs to the answer.
+    ostree::glib::set_print_handler(|text| eprint!("{text}"));
     let name = args
         .first()
         .map(std::path::PathBuf::from)
@@ -467,7 +469,7 @@ fn judge_boot(paths: Paths) -> Result<Answer> {
         Ok(conclusion) => conclusion,
         Err(error) if trial::Trial::load(&device.paths, &device.booted).is_none() => {
             Conclusion::Settled(format!(
-                "{} runs; judging it failed: {error:#}",
+                "running {}; judging it failed: {error:#}",
                 device.config.version
             ))
         }

@@ -149,7 +149,9 @@ fn prepare(
                     .into(),
             )
         }
-        Situation::FellBack { failed } => judge::after_fallback(device, store, &failed)?,
+        Situation::FellBack { failed } => {
+            judge::after_fallback(device, store, &failed)?;
+        }
         Situation::Lost => judge::heal(device, store)?,
     }
     Ok(None)

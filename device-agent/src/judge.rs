@@ -25,48 +25,57 @@ pub enum Conclusion {
     Reboot(String),
 }
 
-/// Judges the boot that is under way. Takes the lock only while it changes something.
+/// Judges the boot that is under way. Whatever changes something holds the lock while it looks and acts;
+/// watching a trial does not.
 pub fn at_boot(device: &Device, system: &dyn System) -> Result<Conclusion> {
     let mut store = device.store()?;
     let store = store.as_mut();
     let version = &device.config.version;
-    let lock = || lock::take(&device.paths, "judge", true);
-    let done = |text: String| Ok(Conclusion::Done(text));
     match device.situation(store)? {
         Situation::Confirmed => {
             mend_spare(device, store)?;
-            Ok(Conclusion::Settled(format!("{version} runs, confirmed")))
+            Ok(Conclusion::Settled(format!("running {version}, confirmed")))
         }
         Situation::Pending { .. } => Ok(Conclusion::Settled(format!(
-            "{version} runs, confirmed; another deployment waits for the reboot"
+            "running {version}, confirmed; another deployment waits for the reboot"
         ))),
-        Situation::Rejected => Ok(Conclusion::Reboot(format!("{version} was given up"))),
+        Situation::Rejected => Ok(Conclusion::Reboot(format!("gave up {version}"))),
         Situation::OnTrial { tries_left } => try_out(device, store, system, tries_left),
-        Situation::FellBack { failed } => {
-            let _lock = lock()?;
-            let failed_version = notes(device, &failed).version;
-            after_fallback(device, store, &failed)?;
-            done(format!("fell back to {version}: {failed_version} failed"))
-        }
-        Situation::ArmedNotSwitched { .. } => {
-            let _lock = lock()?;
-            steps::run(&steps::disarm(&device.booted), store, &mut NoMenu)?;
-            Sysroot::write(device.paths.root())?.clean_up()?;
-            done(format!(
-                "{version} runs, confirmed; an update that was cut short is forgotten"
-            ))
-        }
         // The state is gone, but the spare record knows another deployment as good: this one has yet to
         // show that it is.
         Situation::Lost if spare_names_another(device, store) => try_out(device, store, system, 0),
-        Situation::Lost => {
-            let _lock = lock()?;
-            heal(device, store)?;
-            done(format!(
-                "{version} runs; the boot state was lost and has been written anew"
-            ))
+        _ => {
+            let _lock = lock::take(&device.paths, "judge", true)?;
+            tidy_up(device, store)
         }
     }
+}
+
+/// After a fallback, a cut update or a lost state. An operator's command may have done it while this one
+/// waited for the lock: the situation is drawn anew.
+fn tidy_up(device: &Device, store: &mut dyn BootStore) -> Result<Conclusion> {
+    let version = &device.config.version;
+    let text = match device.situation(store)? {
+        Situation::FellBack { failed } => {
+            let failure = after_fallback(device, store, &failed)?;
+            let failed_version = failure.version.unwrap_or_default();
+            format!(
+                "fell back to {version}; {failed_version} failed: {}",
+                failure.reason
+            )
+        }
+        Situation::ArmedNotSwitched { .. } => {
+            steps::run(&steps::disarm(&device.booted), store, &mut NoMenu)?;
+            Sysroot::write(device.paths.root())?.clean_up()?;
+            format!("running {version}, confirmed; an update that was cut short is forgotten")
+        }
+        Situation::Lost => {
+            heal(device, store)?;
+            format!("running {version}; the boot state was lost and has been written anew")
+        }
+        _ => return Ok(Conclusion::Settled(format!("running {version}"))),
+    };
+    Ok(Conclusion::Done(text))
 }
 
 fn spare_names_another(device: &Device, store: &dyn BootStore) -> bool {
@@ -102,22 +111,26 @@ fn try_out(
     warn(trial.save(&device.paths));
     let requirements = Requirements::new(&device.paths, &device.config.health);
     let before = store.read_state()?;
-    let mut overtaken = || matches!(store.read_state(), Ok(now) if now != before);
-    let judgement = health::watch(system, &requirements, &mut overtaken);
+    let judgement = {
+        let mut overtaken = || matches!(store.read_state(), Ok(now) if now != before);
+        health::watch(system, &requirements, &mut overtaken)
+    };
+    if let Judgement::Good(_) = judgement {
+        stop_point::reach("judged");
+    }
+    let _lock = lock::take(&device.paths, "judge", true)?;
+    let unchanged = store.read_state()? == before;
     match judgement {
-        Judgement::Good(warnings) => {
-            stop_point::reach("judged");
-            let _lock = lock::take(&device.paths, "judge", true)?;
+        Judgement::Good(warnings) if unchanged => {
             confirm(device, store, warnings)?;
             Ok(Conclusion::Done(format!("confirmed {version}")))
         }
-        Judgement::Bad(findings) => {
-            let _lock = lock::take(&device.paths, "judge", true)?;
+        Judgement::Bad(findings) if unchanged => {
             let why = summary(&findings);
             reject(device, store, findings)?;
-            Ok(Conclusion::Reboot(format!("{version} is given up: {why}")))
+            Ok(Conclusion::Reboot(format!("gave up {version}: {why}")))
         }
-        Judgement::Overtaken => Ok(Conclusion::Settled(format!(
+        _ => Ok(Conclusion::Settled(format!(
             "{version} was decided about by hand"
         ))),
     }
@@ -156,7 +169,7 @@ pub fn reject(device: &Device, store: &mut dyn BootStore, findings: Vec<Finding>
 }
 
 /// After a fallback: keep the evidence, remember the commit, disarm, take the deployment out of the menu.
-pub fn after_fallback(device: &Device, store: &mut dyn BootStore, failed: &str) -> Result<()> {
+pub fn after_fallback(device: &Device, store: &mut dyn BootStore, failed: &str) -> Result<Failure> {
     let trial = notes(device, failed);
     let mut report = report(device, Event::FellBack, &trial);
     warn(evidence::collect(&device.paths, &mut report).map(drop));
@@ -165,7 +178,7 @@ pub fn after_fallback(device: &Device, store: &mut dyn BootStore, failed: &str) 
         time: report.time,
         reason: reason(&trial, report.reset_cause.as_deref()),
     };
-    warn(Memory::load(&device.paths).add(&device.paths, commit_of(failed), failure));
+    warn(Memory::load(&device.paths).add(&device.paths, commit_of(failed), failure.clone()));
     warn(report.save(&device.paths, device.config.update.report_url.is_some()));
     let sysroot = Sysroot::write(device.paths.root())?;
     steps::run(
@@ -175,7 +188,8 @@ pub fn after_fallback(device: &Device, store: &mut dyn BootStore, failed: &str) 
     )?;
     device.set_pending(None)?;
     warn(trial::clear(&device.paths));
-    sysroot.clean_up()
+    sysroot.clean_up()?;
+    Ok(failure)
 }
 
 /// Writes a lost boot state anew from what runs. A deployment that stands before the running one has
@@ -183,7 +197,7 @@ pub fn after_fallback(device: &Device, store: &mut dyn BootStore, failed: &str) 
 pub fn heal(device: &Device, store: &mut dyn BootStore) -> Result<()> {
     steps::run(&steps::heal(&device.booted), store, &mut NoMenu)?;
     match device.situation(store)? {
-        Situation::FellBack { failed } => after_fallback(device, store, &failed),
+        Situation::FellBack { failed } => after_fallback(device, store, &failed).map(drop),
         _ => {
             let report = report(device, Event::Healed, &Trial::unknown(&device.booted));
             warn(report.save(&device.paths, device.config.update.report_url.is_some()));

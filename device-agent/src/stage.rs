@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use ostree::gio::{self, prelude::*, Cancellable};
 use ostree::glib::{Variant, VariantDict, VariantTy};
-use ostree::{ObjectType, Repo, RepoCommitState};
+use ostree::{ObjectType, Repo, RepoCommitState, RepoFile};
 use sha2::{Digest, Sha256};
 
 use crate::problem::{Kind, Problem};
@@ -15,6 +15,9 @@ use crate::stop_point;
 const NONE: Option<&Cancellable> = None;
 /// Keeps a verified commit in the repository until it is deployed.
 pub const STAGED_REF: &str = "treeline/staged";
+
+/// More bytes of kernel arguments than any kernel takes.
+const KARGS_BYTES: usize = 16 * 1024;
 
 /// What a commit must be to be accepted on this device.
 #[derive(Debug, Clone, Copy)]
@@ -144,17 +147,32 @@ fn kernel_arguments(repo: &Repo, commit: &str) -> Result<Vec<String>> {
     let (root, _) = repo
         .read_commit(commit, NONE)
         .with_context(|| format!("reading the tree of commit {commit}"))?;
-    let file = root.resolve_relative_path("usr/lib/device-agent/kargs");
-    let (content, _) = file.load_contents(NONE).map_err(|error| {
+    let refused = |what: String| {
         Problem::new(
             Kind::Refused,
-            format!(
-                "commit {commit}: reading usr/lib/device-agent/kargs: {}",
-                error.message()
-            ),
+            format!("commit {commit}: reading usr/lib/device-agent/kargs: {what}"),
         )
         .hint("the release was not made by `builder`; it could not come back from a failed trial")
-    })?;
+    };
+    let file = root
+        .resolve_relative_path("usr/lib/device-agent/kargs")
+        .downcast::<RepoFile>()
+        .map_err(|_| refused("not a file of the repository".into()))?;
+    file.ensure_resolved()
+        .map_err(|error| refused(error.message().to_owned()))?;
+    // Through the object: the generic way of GIO assumes a plain file behind every stream.
+    let (stream, _, _) = repo
+        .load_file(&file.checksum(), NONE)
+        .map_err(|error| refused(error.message().to_owned()))?;
+    let stream = stream.ok_or_else(|| refused("not a plain file".into()))?;
+    let mut content = vec![0; KARGS_BYTES];
+    let (length, broken) = stream
+        .read_all(&mut content, NONE)
+        .map_err(|error| refused(error.message().to_owned()))?;
+    if let Some(error) = broken {
+        return Err(refused(error.message().to_owned()).into());
+    }
+    content.truncate(length);
     let args: Vec<String> = String::from_utf8_lossy(&content)
         .lines()
         .map(str::trim)

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use bsp::device::ID_KARG;
 use ostree::gio::Cancellable;
-use ostree::glib::KeyFile;
+use ostree::glib::{KeyFile, VariantDict};
 use ostree::{gio, RepoPruneFlags, SysrootWriteDeploymentsOpts};
 
 use crate::problem::{Kind, Problem};
@@ -91,7 +91,24 @@ impl Sysroot {
 
     /// All deployments, the default one first.
     pub fn deployments(&self) -> Vec<Deployed> {
-        self.inner.deployments().into_iter().map(describe).collect()
+        self.inner
+            .deployments()
+            .into_iter()
+            .map(describe)
+            .map(|mut deployed| {
+                // The first deployment of an image was not made by the agent: its commit knows.
+                deployed.version = deployed
+                    .version
+                    .or_else(|| self.version_in(&deployed.commit));
+                deployed
+            })
+            .collect()
+    }
+
+    fn version_in(&self, commit: &str) -> Option<String> {
+        let (commit, _) = self.repo().load_commit(commit).ok()?;
+        let metadata = VariantDict::new(Some(&commit.child_value(0)));
+        metadata.lookup("version").ok().flatten()
     }
 
     /// The deployment that bears this identity.

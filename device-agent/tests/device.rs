@@ -1,5 +1,10 @@
 //! The agent against a real libostree: install, confirm, go back, refuse, fall back. Judged by libostree's
 //! own tool and by the boot loader's rule.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 #[path = "device/world.rs"]
 mod world;
@@ -8,6 +13,7 @@ use std::process::Command;
 
 use bsp::boot::state::BootState;
 use bsp::boot::store::BootStore;
+use device_agent::check::Offer;
 use device_agent::device::Situation;
 use device_agent::failed::Memory;
 use device_agent::install;
@@ -132,7 +138,12 @@ fn an_update_is_tried_confirmed_and_left_again() {
         (shown.state, shown.boot_state_healthy),
         ("confirmed", Some(true))
     );
-    assert_eq!(shown.deployments.len(), 2);
+    let versions: Vec<&str> = shown
+        .deployments
+        .iter()
+        .map(|d| d.version.as_str())
+        .collect();
+    assert_eq!(versions, ["1.1.0", "1.0.0"]);
     assert!(
         shown
             .people()
@@ -224,7 +235,10 @@ fn what_is_not_trusted_leaves_no_trace() {
         world.store().read_state().unwrap(),
         Some(BootState::confirmed(&old))
     );
-    assert_eq!(world.device().entries().unwrap(), [old.clone()]);
+    assert_eq!(
+        world.device().entries().unwrap(),
+        std::slice::from_ref(&old)
+    );
     std::fs::write(&full, whole).unwrap();
     assert_eq!(
         world.install(&release).unwrap().downloaded,
@@ -259,7 +273,7 @@ fn a_failed_trial_is_tidied_up_and_remembered() {
     assert!(matches!(world.judge(true), Conclusion::Reboot(_)));
     assert_eq!(world.reboot(), "1.0.0");
     assert!(
-        matches!(world.judge(true), Conclusion::Done(text) if text == "fell back to 1.0.0: 1.1.0 failed")
+        matches!(world.judge(true), Conclusion::Done(text) if text.starts_with("fell back to 1.0.0; 1.1.0 failed: app.service"))
     );
     assert!(Memory::load(&world.paths()).commits[&bad]
         .reason
@@ -271,7 +285,10 @@ fn a_failed_trial_is_tidied_up_and_remembered() {
     );
     assert_eq!((report.tries, report.boots_in_user_space), (2, 1));
     assert_eq!(evidence::events(&world.paths()).len(), 1);
-    assert_eq!(world.device().entries().unwrap(), [old.clone()]);
+    assert_eq!(
+        world.device().entries().unwrap(),
+        std::slice::from_ref(&old)
+    );
     assert!(!world.has_commit(&bad));
 
     // Never reaches user space, because the deployment is damaged: its boot link leads nowhere.
@@ -302,7 +319,10 @@ fn a_failed_trial_is_tidied_up_and_remembered() {
             std::fs::remove_dir_all(world.root().join("var/lib/device-agent")).unwrap();
         }
         assert!(matches!(world.judge(true), Conclusion::Done(_)));
-        assert_eq!(world.device().entries().unwrap(), [old.clone()]);
+        assert_eq!(
+            world.device().entries().unwrap(),
+            std::slice::from_ref(&old)
+        );
         assert!(Memory::load(&world.paths()).commits[&dead]
             .reason
             .contains("never reached"));
@@ -333,4 +353,63 @@ fn a_failed_trial_is_tidied_up_and_remembered() {
         Some(BootState::confirmed(&old))
     );
     assert_eq!(world.store().read_good().unwrap(), Some(old));
+}
+
+#[test]
+fn the_channel_leads_to_the_release_and_no_further() {
+    if !inside("the_channel_leads_to_the_release_and_no_further") {
+        return;
+    }
+    let world = World::new("1.0.0");
+    let old = running(&world);
+    let error = {
+        std::fs::write(world.root().join(bsp::device::ROOT_JSON_PATH), "{}").unwrap();
+        world.look().unwrap_err()
+    };
+    assert_eq!(kind_of(&error), Kind::Trust, "{error:#}");
+    std::fs::remove_file(world.root().join(bsp::device::ROOT_JSON_PATH)).unwrap();
+
+    let new = world.commit(&good(&world, "1.1.0"));
+    let release = world.release("1.1.0", &new, &[&old]);
+    world.publish(&[&release]);
+    let Offer::Newer(offered) = world.look().unwrap() else {
+        panic!("nothing offered")
+    };
+    assert_eq!(*offered, release);
+    world.install(&offered).unwrap();
+    assert_eq!(world.reboot(), "1.1.0");
+    world.judge(true);
+    assert_eq!(world.look().unwrap(), Offer::UpToDate);
+    // The epoch of what was confirmed is the floor from now on, even if /var is lost.
+    assert_eq!(device_agent::check::epoch_floor(&world.paths(), None), 1);
+
+    // A release that failed here is named, but not offered.
+    let bad = world.commit(&good(&world, "1.2.0"));
+    let second = world.release("1.2.0", &bad, &[&new]);
+    world.publish(&[&second, &release]);
+    world.install(&second).unwrap();
+    assert_eq!(world.reboot(), "1.2.0");
+    world.judge(false);
+    assert_eq!(world.reboot(), "1.1.0");
+    world.judge(true);
+    match world.look().unwrap() {
+        Offer::Withheld { version, reason } => {
+            assert_eq!(version, "1.2.0");
+            assert!(reason.contains("app.service"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // A newer one is.
+    let third = world.commit(&good(&world, "1.2.1"));
+    let third = world.release("1.2.1", &third, &[&new]);
+    world.publish(&[&third, &second, &release]);
+    assert_eq!(world.look().unwrap(), Offer::Newer(Box::new(third)));
+    // A lost /var costs memory, nothing else.
+    std::fs::remove_dir_all(world.root().join("var/lib/device-agent")).unwrap();
+    assert!(matches!(world.look().unwrap(), Offer::Newer(_)));
+
+    // No server.
+    std::fs::remove_dir_all(world.server()).unwrap();
+    let error = world.look().unwrap_err();
+    assert_eq!(kind_of(&error), Kind::Network, "{error:#}");
 }

@@ -8,15 +8,18 @@ use bsp::boot::state::{decide, BootState, Decision};
 use bsp::boot::store::{BootStore, GrubStore};
 use bsp::boot::{grubenv, GOOD_PATH, STATE_PATH};
 use bsp::disk::{create_fat, FatVolume};
+use device_agent::check::{self, Offer, Server};
 use device_agent::config;
 use device_agent::device::Device;
+use device_agent::failed::Memory;
 use device_agent::install::{self, Switched};
 use device_agent::judge::{self, Conclusion};
 use device_agent::paths::Paths;
 use device_agent::system::{Outcome, System, UnitState};
 use device_agent::transport::Transport;
+use keys::author::{self, Expiry, Keyring};
 use keys::keyfile::PrivateKey;
-use keys::release::{Artifact, Delta, Release};
+use keys::release::{channel_target, release_target, Artifact, Channel, Delta, Release};
 use ostree::gio::Cancellable;
 use ostree::glib::prelude::*;
 use sha2::{Digest, Sha256};
@@ -432,5 +435,64 @@ units = ["app.service"]
                 &commit[2..]
             ))
             .exists()
+    }
+}
+
+impl World {
+    fn keys(&self) -> PathBuf {
+        self.dir.path().join("keys")
+    }
+
+    /// Publishes signed metadata: these releases, newest first, are the channel.
+    pub fn publish(&self, releases: &[&Release]) {
+        let keyring = Keyring::in_dir(&self.keys());
+        let expiry = Expiry::from(std::time::SystemTime::now());
+        let root_file = self.root().join(bsp::device::ROOT_JSON_PATH);
+        if !root_file.exists() {
+            std::fs::create_dir_all(self.keys()).unwrap();
+            for file in [
+                &keyring.root,
+                &keyring.targets,
+                &keyring.snapshot,
+                &keyring.timestamp,
+            ] {
+                PrivateKey::generate().unwrap().save_new(file).unwrap();
+            }
+            let root = author::create_root(&keyring, &expiry).unwrap();
+            std::fs::write(&root_file, root).unwrap();
+        }
+        let channel = Channel {
+            format: keys::release::FORMAT,
+            product: PRODUCT.into(),
+            channel: "stable".into(),
+            board: BOARD.into(),
+            versions: releases.iter().map(|r| r.version.clone()).collect(),
+        };
+        let mut add = vec![(channel_target(BOARD, "stable"), channel.to_json().unwrap())];
+        for release in releases {
+            add.push((
+                release_target(BOARD, &release.version),
+                release.to_json().unwrap(),
+            ));
+        }
+        let root = std::fs::read(root_file).unwrap();
+        author::publish(&root, &keyring, &self.server().join("tuf"), add, &expiry).unwrap();
+    }
+
+    /// What the channel offers.
+    pub fn look(&self) -> anyhow::Result<Offer> {
+        let device = self.device();
+        let transport = Transport::new(&self.paths()).unwrap();
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(async {
+                let server = Server::open(&device, &transport).await?;
+                let floor = check::epoch_floor(&self.paths(), None);
+                server
+                    .newest(&device, floor, &Memory::load(&self.paths()))
+                    .await
+            })
     }
 }
