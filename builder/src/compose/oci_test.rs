@@ -102,7 +102,7 @@ fn layers_of_every_compression_in_order() {
 fn an_image_for_another_architecture_is_refused() {
     let layout = Layout::new();
     let mut image = layout.image("arm64", &[layout.tar(&["f a 1"])]);
-    layout.index(&[image.clone()]);
+    layout.index(std::slice::from_ref(&image));
     assert!(layout.error().contains("no image for linux/amd64"));
     image.as_object_mut().unwrap().remove("platform");
     layout.index(&[image]);
@@ -113,7 +113,7 @@ fn an_image_for_another_architecture_is_refused() {
 fn damage_is_found() {
     let layout = Layout::new();
     let image = layout.image("amd64", &[layout.tar(&["f a 1"])]);
-    layout.index(&[image.clone()]);
+    layout.index(std::slice::from_ref(&image));
     let blobs: Vec<PathBuf> = fs::read_dir(layout.dir.path().join("blobs/sha256"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
