@@ -2,12 +2,14 @@
 //! decides anything that a test would want to call.
 
 mod boards;
+mod build;
 mod diff;
 mod exit;
 mod keys;
 mod new;
 mod print;
 mod release;
+mod run;
 mod schema;
 mod serve;
 mod show;
@@ -53,22 +55,26 @@ struct Cli {
 enum Command {
     /// Makes a new product: product.toml, overlay/, keys
     New(new::Args),
-    /// Prints the description with every default, merged for a board
-    Show(show::Args),
+    /// Builds the product: a signed commit and disk images in out/
+    Build(build::Args),
+    /// Boots the product in QEMU, console in the terminal
+    Run(run::Args),
+    /// Builds, signs, makes deltas and publishes a release in a channel
+    Release(release::Args),
+    /// Serves what is published over HTTPS, for development
+    Serve(serve::Args),
     /// Renews product.lock from the archives as they are now and prints what changed
     UpdateLock(update_lock::Args),
+    /// Prints what changed between two releases: packages and files
+    Diff(diff::Args),
+    /// Prints the description with every default, merged for a board
+    Show(show::Args),
     /// Prints the JSON Schema of product.toml
     Schema,
     /// Lists the boards
     Boards(boards::Args),
     /// Makes or shows a product's keys
     Keys(keys::Args),
-    /// Signs a commit, makes deltas to it and publishes it in a channel
-    Release(release::Args),
-    /// Serves what is published over HTTPS, for development
-    Serve(serve::Args),
-    /// Prints what changed between two releases: packages and files
-    Diff(diff::Args),
 }
 
 /// What every subcommand is given.
@@ -101,6 +107,8 @@ pub fn main() -> ExitCode {
         Command::Schema => schema::run(),
         Command::Boards(args) => boards::run(&context, &args),
         Command::Keys(args) => keys::run(&context, &args),
+        Command::Build(args) => build::run(&context, &args),
+        Command::Run(args) => run::run(&context, &args),
         Command::Release(args) => release::run(&context, &args),
         Command::Serve(args) => serve::run(&context, &args),
         Command::Diff(args) => diff::run(&context, &args),

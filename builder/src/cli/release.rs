@@ -10,6 +10,7 @@ use super::{print, Context};
 use crate::cache::Cache;
 use crate::commit;
 use crate::manifest::shown;
+use crate::pipeline::{self, BuildOptions};
 use crate::project::Project;
 use crate::release::{self, Compression, Request};
 
@@ -21,7 +22,7 @@ pub(super) struct Args {
     /// Board; may be left out if the product has only one
     #[arg(short, long, value_name = "ID")]
     board: Option<String>,
-    /// Commit to release (default: the last build)
+    /// Commit to release (default: the product as it is now, built if need be)
     #[arg(long, value_name = "REF")]
     commit: Option<String>,
     /// Earlier releases that deltas are made from
@@ -53,8 +54,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
             false => print::text(&released.to_string()),
         };
     }
-    let request = request(&project, args)?;
-    let published = release::publish(&request, &Cache::from_env()?, context.progress)?;
+    let cache = Cache::from_env()?;
+    let request = request(context, &project, args, &cache)?;
+    let published = release::publish(&request, &cache, context.progress)?;
     if args.json {
         return print::json(&published);
     }
@@ -65,20 +67,17 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
     ))
 }
 
-/// Signs the commit, if it is not, and says what to release.
-fn request(project: &Project, args: &Args) -> Result<Request> {
-    let board = match &args.board {
-        Some(id) => id.clone(),
-        None => project.only_board()?,
-    };
+/// Builds, or signs the commit that is named, and says what to release.
+fn request(context: &Context, project: &Project, args: &Args, cache: &Cache) -> Result<Request> {
+    let board = project.board_or_only(args.board.as_deref())?;
     let merged = project.merged(&project.board(&board)?);
-    let name = args.commit.clone().unwrap_or_else(|| merged.reference());
-    let repo = project.repo_dir();
-    let commit = release::resolve(&repo, &name).with_context(|| {
-        format!("releasing {name}; `builder build --board {board}` makes a commit to release")
-    })?;
-    let key = PrivateKey::load(&project.keys_dir().join("commit.pem"))?;
-    commit::sign(&repo, &commit, &key)?;
+    let commit = match &args.commit {
+        Some(name) => named(project, name)?,
+        None => {
+            let options = BuildOptions::commit_only();
+            pipeline::build(project, &board, &options, cache, context.progress)?.checksum
+        }
+    };
     let channel = match &args.channel {
         Some(channel) => channel,
         None => &merged.product.update.channel,
@@ -97,4 +96,14 @@ fn request(project: &Project, args: &Args) -> Result<Request> {
         request.compression = Compression::Fast;
     }
     Ok(request)
+}
+
+/// The commit that `name` (a checksum or a ref) means, signed.
+fn named(project: &Project, name: &str) -> Result<String> {
+    let repo = project.repo_dir();
+    let commit = release::resolve(&repo, name)
+        .with_context(|| format!("releasing {name}; `builder build` makes a commit to release"))?;
+    let key = PrivateKey::load(&project.keys_dir().join("commit.pem"))?;
+    commit::sign(&repo, &commit, &key)?;
+    Ok(commit)
 }

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use bsp::board::{stable_uuid, Purpose, Role};
 use bsp::disk::{self, Layout, PlacedPartition};
+use serde::{Deserialize, Serialize};
 
 use crate::cache::{Cache, Inputs};
 use crate::deploy::{kargs_of, Site, Sysroot};
@@ -57,7 +58,7 @@ pub struct ImageRequest<'a> {
 }
 
 /// What has been built.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageFiles {
     /// One file per format.
     pub images: Vec<ImageFile>,
@@ -72,7 +73,7 @@ pub struct ImageFiles {
 }
 
 /// One image file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageFile {
     /// Its format.
     pub format: Format,

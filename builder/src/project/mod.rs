@@ -98,6 +98,11 @@ impl Project {
         }
     }
 
+    /// `named`, or the only board.
+    pub fn board_or_only(&self, named: Option<&str>) -> Result<String> {
+        named.map_or_else(|| self.only_board(), |id| Ok(id.to_string()))
+    }
+
     /// The description for one board.
     pub fn merged(&self, board: &Board) -> Merged {
         merge::merge(&self.product, board, &self.dir)

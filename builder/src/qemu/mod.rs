@@ -4,6 +4,7 @@
 //! marker with a generous limit. A machine that is dropped is killed, which for its disk is a power cut.
 
 pub mod console;
+pub mod interactive;
 pub mod launch;
 pub mod monitor;
 pub mod shell;

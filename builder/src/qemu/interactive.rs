@@ -1,0 +1,88 @@
+//! A virtual device with its console in the terminal, for a person.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command as StdCommand, Stdio};
+
+use anyhow::{Context, Result};
+use bsp::board::Board;
+
+use super::{firmware_variables, launch, MachineRequest};
+use crate::command::Command;
+
+/// Size of the device's disk: larger than the image, as in the field, so that the data partition grows.
+const DISK: &str = "8G";
+
+/// Whether there is a device in `dir`.
+pub fn exists(dir: &Path) -> bool {
+    disk(dir).is_file()
+}
+
+/// Makes a device in `dir` from an image; one that is there is replaced.
+pub fn create(board: &Board, image: &Path, dir: &Path) -> Result<()> {
+    if dir.exists() {
+        fs::remove_dir_all(dir).with_context(|| format!("removing {}", dir.display()))?;
+    }
+    fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    firmware_variables(board, dir)?;
+    let making = dir.join("disk.making");
+    let qemu_img = || Command::new("qemu-img", "qemu-utils");
+    qemu_img()
+        .args(["convert", "-q", "-f", "raw", "-O", "qcow2"])
+        .arg(image)
+        .arg(&making)
+        .run()?;
+    qemu_img()
+        .args(["resize", "-q"])
+        .arg(&making)
+        .arg(DISK)
+        .run()?;
+    let disk = disk(dir);
+    fs::rename(&making, &disk).with_context(|| format!("writing {}", disk.display()))
+}
+
+/// Boots the device in `dir` with its console on standard input and output; returns when it is switched
+/// off or left.
+pub fn run(board: &Board, dir: &Path) -> Result<()> {
+    let scratch = tempfile::Builder::new()
+        .prefix("treeline-vm-")
+        .tempdir()
+        .context("creating a directory for the sockets of a virtual device")?;
+    let request = MachineRequest {
+        board,
+        disk: &disk(dir),
+        console_log: &dir.join("console.log"),
+        variables: &dir.join("firmware-vars.qcow2"),
+        resume: None,
+        test_shell: false,
+    };
+    let planned = launch::command(&request, scratch.path())?;
+    let mut command = StdCommand::new(planned.get_program());
+    for arg in planned.get_args() {
+        // The same machine as in tests; only its console is shared with QEMU's own monitor.
+        if arg == "stdio,id=console,signal=off" {
+            command.arg("stdio,id=console,signal=off,mux=on");
+        } else {
+            command.arg(arg);
+        }
+    }
+    command.args(["-mon", "chardev=console,mode=readline"]);
+    command
+        .stdin(Stdio::inherit())
+        .stdout(Stdio::inherit())
+        .stderr(Stdio::inherit());
+    let program = planned.get_program().to_string_lossy().into_owned();
+    let status = command.status().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => anyhow::anyhow!(
+            "running {program}: not found; install the Debian package {}",
+            launch::package_of(&program)
+        ),
+        _ => anyhow::Error::new(error).context(format!("running {program}")),
+    })?;
+    anyhow::ensure!(status.success(), "{program}: {status}");
+    Ok(())
+}
+
+fn disk(dir: &Path) -> PathBuf {
+    dir.join("disk.qcow2")
+}
