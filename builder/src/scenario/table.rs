@@ -83,12 +83,19 @@ pub enum Expect {
     Updated,
     /// The old version runs, is confirmed, and the new one is remembered as failed, with evidence.
     FellBack,
-    /// The old version runs and is confirmed; the agent said this; nothing was armed. Where the fault
-    /// can be lifted, the update succeeds afterwards without a reboot into anything else.
-    Refused(&'static str),
+    /// The old version runs and is confirmed, nothing is armed, and the agent ended with this exit code
+    /// (see the agent's page in the book).
+    Refused(i32),
     /// The old version runs and is confirmed, nothing is armed; a second attempt succeeds.
     OldThenUpdated,
 }
+
+// The agent's exit codes.
+const LOCKED: i32 = 4;
+const NETWORK: i32 = 6;
+const TRUST: i32 = 7;
+const ROOM: i32 = 8;
+const REFUSED: i32 = 9;
 
 const fn scenario(
     name: &'static str,
@@ -234,7 +241,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "no-network",
         Offer::Good,
         Fault::NoNetwork,
-        Expect::Refused("network"),
+        Expect::Refused(NETWORK),
         true,
         "no server can be reached",
     ),
@@ -242,7 +249,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "disk-full",
         Offer::Good,
         Fault::DiskFull,
-        Expect::Refused("room"),
+        Expect::Refused(ROOM),
         true,
         "there is no room for the new deployment",
     ),
@@ -250,7 +257,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "tampered-delta",
         Offer::Good,
         Fault::TamperedDelta,
-        Expect::Refused("SHA-256"),
+        Expect::Refused(TRUST),
         true,
         "a byte of the delta was changed on the server",
     ),
@@ -258,7 +265,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "foreign-commit",
         Offer::Good,
         Fault::ForeignCommit,
-        Expect::Refused("signature"),
+        Expect::Refused(TRUST),
         true,
         "the commit is signed with a key the device does not trust",
     ),
@@ -266,7 +273,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "tampered-metadata",
         Offer::Good,
         Fault::TamperedMetadata,
-        Expect::Refused("metadata"),
+        Expect::Refused(TRUST),
         true,
         "a byte of the signed metadata was changed on the server",
     ),
@@ -274,7 +281,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "expired-metadata",
         Offer::Good,
         Fault::ExpiredMetadata,
-        Expect::Refused("expired"),
+        Expect::Refused(TRUST),
         true,
         "the repository's metadata has expired",
     ),
@@ -282,7 +289,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "foreign-metadata",
         Offer::Good,
         Fault::ForeignMetadata,
-        Expect::Refused("key"),
+        Expect::Refused(TRUST),
         true,
         "the repository is signed with other keys",
     ),
@@ -290,7 +297,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "wrong-board",
         Offer::Good,
         Fault::WrongBoard,
-        Expect::Refused("board"),
+        Expect::Refused(REFUSED),
         true,
         "the release is for another board",
     ),
@@ -298,7 +305,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "second-agent",
         Offer::Good,
         Fault::SecondAgent,
-        Expect::Refused("another"),
+        Expect::Refused(LOCKED),
         true,
         "two agents at the same time: the second one steps back",
     ),
