@@ -92,7 +92,7 @@ pub enum Expect {
 
 // The agent's exit codes.
 const LOCKED: i32 = 4;
-const NETWORK: i32 = 6;
+pub const NETWORK: i32 = 6;
 const TRUST: i32 = 7;
 const ROOM: i32 = 8;
 const REFUSED: i32 = 9;

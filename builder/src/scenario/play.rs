@@ -1,0 +1,327 @@
+//! Plays one scenario: a device on the old version, an offer, a fault, and what must hold afterwards.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{bail, ensure, Context, Result};
+
+use super::bench::Bench;
+use super::device::{Device, BOOT, COMMAND, TRIAL, UPGRADE};
+use super::table::{Expect, Fault, Scenario};
+use super::variant::{NEW_VERSION, OLD_VERSION};
+use crate::qemu::{firmware_variables, Machine, MachineRequest};
+use crate::serve::fault::{Fault as ServerFault, Times};
+use crate::serve::Running;
+
+/// Name of the snapshot of a device that has booted the old version and is confirmed.
+const READY: &str = "ready";
+/// Printed by every kernel early in its boot.
+const KERNEL: &str = "Linux version";
+/// Printed by systemd early in its life.
+const WELCOME: &str = "Welcome to";
+
+/// Boots a device from the factory image once and leaves disk and memory as a snapshot, so that every
+/// scenario begins with a device that runs. Returns the disk and the firmware's variables.
+pub fn ready_device(bench: &Bench<'_>, dir: &Path) -> Result<(PathBuf, PathBuf)> {
+    let log = dir.join("first-boot.log");
+    let variables = firmware_variables(&bench.board, dir)?;
+    let machine = Machine::start(&MachineRequest {
+        board: &bench.board,
+        disk: &bench.disk,
+        console_log: &log,
+        variables: &variables,
+        resume: None,
+        test_shell: true,
+    })?;
+    let mut device = Device { machine };
+    device
+        .machine
+        .wait_for_shell(BOOT)
+        .with_context(|| format!("first boot; console: {}", log.display()))?;
+    device.machine.sh_ok(
+        "until systemctl is-active -q multi-user.target; do sleep 1; done",
+        BOOT,
+    )?;
+    device.must_run(OLD_VERSION)?;
+    let size = device
+        .machine
+        .sh_ok("df --output=size -B1M /var | tail -1", COMMAND)?;
+    ensure!(
+        size.trim().parse::<u64>().unwrap_or(0) > 400,
+        "the data partition has not grown to the end of the disk: /var has {size} MiB"
+    );
+    device.machine.save(READY)?;
+    Ok((bench.disk.clone(), variables))
+}
+
+/// A scenario being played.
+struct Play<'a> {
+    bench: &'a Bench<'a>,
+    scenario: &'a Scenario,
+    disk: PathBuf,
+    variables: PathBuf,
+    log: PathBuf,
+    updates: PathBuf,
+    server: Option<Running>,
+}
+
+/// Plays `scenario` with copies of the ready device in `scratch`; the console goes to `log`.
+pub fn play(
+    bench: &Bench<'_>,
+    scenario: &Scenario,
+    ready: &(PathBuf, PathBuf),
+    scratch: &Path,
+    log: &Path,
+) -> Result<()> {
+    let copy = |from: &Path, name: &str| -> Result<PathBuf> {
+        let to = scratch.join(name);
+        std::fs::copy(from, &to).with_context(|| format!("copying {}", from.display()))?;
+        Ok(to)
+    };
+    let updates = bench.server_dir(scenario.offer, scenario.fault, scratch)?;
+    let mut play = Play {
+        bench,
+        scenario,
+        disk: copy(&ready.0, "disk.qcow2")?,
+        variables: copy(&ready.1, "variables.qcow2")?,
+        log: log.to_path_buf(),
+        server: Some(bench.serve(&updates)?),
+        updates,
+    };
+    let device = play.machine(Some(READY))?;
+    match scenario.expect {
+        Expect::Updated => play.updated(device),
+        Expect::FellBack => play.fell_back(device),
+        Expect::Refused(code) => play.refused(device, code),
+        Expect::OldThenUpdated => play.old_then_updated(device),
+    }
+}
+
+impl Play<'_> {
+    fn machine(&self, resume: Option<&str>) -> Result<Device> {
+        let machine = Machine::start(&MachineRequest {
+            board: &self.bench.board,
+            disk: &self.disk,
+            console_log: &self.log,
+            variables: &self.variables,
+            resume,
+            test_shell: true,
+        })?;
+        let mut device = Device { machine };
+        if resume.is_some() {
+            device.machine.wait_for_shell(Duration::from_secs(120))?;
+        }
+        Ok(device)
+    }
+
+    /// Cuts the power and boots again from the same disk.
+    fn power_cycle(&self, device: Device) -> Result<Device> {
+        device.machine.cut_power()?;
+        self.machine(None)
+    }
+
+    fn updated(&mut self, mut device: Device) -> Result<()> {
+        match self.scenario.fault {
+            Fault::None => update(&mut device, "")?,
+            Fault::PowerCut(point) => {
+                stop_at(&mut device, point)?;
+                device = self.power_cycle(device)?;
+                device.wait_confirmed(NEW_VERSION, 0, TRIAL)?;
+            }
+            Fault::PowerCutInTrial => {
+                let from = device.machine.console.position();
+                device.start_upgrade("")?;
+                device.machine.console.wait_for(KERNEL, from, UPGRADE)?;
+                device.machine.console.wait_for(WELCOME, from, BOOT)?;
+                device = self.power_cycle(device)?;
+                device.wait_confirmed(NEW_VERSION, 0, TRIAL)?;
+            }
+            Fault::PowerCycles => {
+                // More often than a trial has boots.
+                for _ in 0..=super::variant::TRIES {
+                    device = self.power_cycle(device)?;
+                    device.machine.console.wait_for(KERNEL, 0, BOOT)?;
+                }
+                device = self.power_cycle(device)?;
+                device.machine.wait_for_shell(BOOT)?;
+                device.must_run(OLD_VERSION)?;
+                update(&mut device, "")?;
+            }
+            Fault::CorruptedState => {
+                update(&mut device, "")?;
+                spoil_state(&mut device, "head -c 1024 /dev/urandom")?;
+                reboot(&mut device)?;
+            }
+            Fault::ForeignState => {
+                update(&mut device, "")?;
+                spoil_state(
+                    &mut device,
+                    "{ printf '# GRUB Environment Block\\nsaved_entry=debian\\n'; head -c 1024 /dev/zero | tr '\\0' '#'; } | head -c 1024",
+                )?;
+                reboot(&mut device)?;
+            }
+            Fault::LostAgentState => {
+                let (status, output) = device.install()?;
+                ensure!(
+                    status == 0,
+                    "device-agent upgrade: exit status {status}\n{output}"
+                );
+                device
+                    .machine
+                    .sh_ok("rm -rf /var/lib/device-agent && sync", COMMAND)?;
+                let from = device.machine.console.position();
+                device.machine.sh_start("systemctl reboot")?;
+                device.wait_confirmed(NEW_VERSION, from, TRIAL)?;
+            }
+            other => bail!("{other:?} cannot end in an update"),
+        }
+        device.must_run(NEW_VERSION).map(drop)
+    }
+
+    fn fell_back(&mut self, mut device: Device) -> Result<()> {
+        let from = device.machine.console.position();
+        device.start_upgrade("")?;
+        device.wait_fallback(from)?;
+        let status = device.must_run(OLD_VERSION)?;
+        ensure!(
+            status.failed.iter().any(|v| v == NEW_VERSION),
+            "the failed release should be remembered, but {status:?}"
+        );
+        let evidence = device
+            .machine
+            .sh_ok("cat /var/lib/device-agent/evidence/*/report.json", COMMAND)?;
+        ensure!(
+            evidence.contains(NEW_VERSION),
+            "the evidence should name the failed release:\n{evidence}"
+        );
+        // The same release is not installed again.
+        let (code, output) = device.install()?;
+        ensure!(
+            code != 0 || output.contains("failed"),
+            "the release that failed was installed again:\n{output}"
+        );
+        device.must_run(OLD_VERSION).map(drop)
+    }
+
+    fn refused(&mut self, mut device: Device, code: i32) -> Result<()> {
+        match self.scenario.fault {
+            Fault::NoNetwork => self.stop_server()?,
+            Fault::DiskFull => {
+                device.machine.sh_ok(
+                    "unshare -m sh -c 'mount -o remount,rw /sysroot && \
+                     fallocate -l $(( $(df --output=avail -B1 /sysroot | tail -1) - 8388608 )) /sysroot/full'",
+                    COMMAND,
+                )?;
+            }
+            Fault::SecondAgent => {
+                let from = device.machine.console.position();
+                device.start_upgrade("DEVICE_AGENT_STOP_AT=downloaded")?;
+                device.machine.console.wait_for(
+                    "device-agent: stopped at downloaded",
+                    from,
+                    UPGRADE,
+                )?;
+            }
+            _ => {}
+        }
+        let (status, output) = device.install()?;
+        ensure!(
+            status == code,
+            "device-agent upgrade should end with {code}, but: {status}\n{output}"
+        );
+        device.must_run(OLD_VERSION)?;
+        if self.scenario.fault == Fault::DiskFull {
+            device.machine.sh_ok(
+                "unshare -m sh -c 'mount -o remount,rw /sysroot && rm /sysroot/full'",
+                COMMAND,
+            )?;
+            let (status, output) = device.install()?;
+            ensure!(
+                status == 0,
+                "with room again: exit status {status}\n{output}"
+            );
+        }
+        Ok(())
+    }
+
+    fn old_then_updated(&mut self, mut device: Device) -> Result<()> {
+        match self.scenario.fault {
+            Fault::PowerCut(point) => {
+                stop_at(&mut device, point)?;
+                device = self.power_cycle(device)?;
+                device.machine.wait_for_shell(BOOT)?;
+                device.must_run(OLD_VERSION)?;
+                update(&mut device, "")?;
+            }
+            Fault::ServerGone => {
+                let server = self.server.as_ref().context("no server")?;
+                server
+                    .faults
+                    .arm("/deltas/", ServerFault::CutAfter(100_000), Times::Always);
+                let (status, output) = device.install()?;
+                ensure!(
+                    status == super::table::NETWORK,
+                    "with the server gone: exit status {status}\n{output}"
+                );
+                self.stop_server()?;
+                device.must_run(OLD_VERSION)?;
+                self.server = Some(self.bench.serve(&self.updates)?);
+                update(&mut device, "")?;
+                let served = self.server.as_ref().context("no server")?.served();
+                ensure!(
+                    served
+                        .iter()
+                        .any(|s| s.path.starts_with("/deltas/") && s.range.is_some()),
+                    "the download should have been resumed, but the server saw {served:?}"
+                );
+            }
+            other => bail!("{other:?} cannot end in a second attempt"),
+        }
+        device.must_run(NEW_VERSION).map(drop)
+    }
+
+    fn stop_server(&mut self) -> Result<()> {
+        match self.server.take() {
+            Some(server) => server.kill(),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Upgrades with a reboot and waits until the new version is confirmed.
+fn update(device: &mut Device, environment: &str) -> Result<()> {
+    let from = device.machine.console.position();
+    device.start_upgrade(environment)?;
+    device.wait_confirmed(NEW_VERSION, from, TRIAL)
+}
+
+/// Upgrades until the agent stands at a stop point.
+fn stop_at(device: &mut Device, point: &str) -> Result<()> {
+    let from = device.machine.console.position();
+    device.start_upgrade(&format!("DEVICE_AGENT_STOP_AT={point}"))?;
+    device
+        .machine
+        .console
+        .wait_for(&format!("device-agent: stopped at {point}"), from, UPGRADE)
+}
+
+/// Overwrites the boot state with what `content` prints.
+fn spoil_state(device: &mut Device, content: &str) -> Result<()> {
+    device.machine.sh_ok(
+        &format!(
+            "set -e; mkdir -p /run/firmware; mount -t vfat /dev/disk/by-partlabel/firmware /run/firmware; \
+             {content} >/run/state; dd if=/run/state of=/run/firmware/treeline/state.env conv=notrunc,fsync; \
+             umount /run/firmware"
+        ),
+        COMMAND,
+    )?;
+    Ok(())
+}
+
+/// Reboots in good order and waits for the test shell.
+fn reboot(device: &mut Device) -> Result<()> {
+    let from = device.machine.console.position();
+    device.machine.sh_start("systemctl reboot")?;
+    device.machine.console.wait_for(WELCOME, from, BOOT)?;
+    device.machine.wait_for_shell(BOOT)
+}
