@@ -295,7 +295,7 @@ impl<'a> Bench<'a> {
 
 /// A product's keys and certificates, made for the test.
 fn make_keys(dir: &Path) -> Result<()> {
-    crate::cli::keys::create(dir)
+    crate::project::secrets::init(dir).map(drop)
 }
 
 /// Yesterday, for every role but the root.
