@@ -28,12 +28,21 @@ pub struct Device {
 pub struct Status {
     /// Version that runs, from the agent.
     pub version: String,
-    /// Whether it is confirmed.
-    pub confirmed: bool,
-    /// Identity that is armed, if any.
-    pub armed: Option<String>,
+    /// Identity of the deployment that runs.
+    pub id: String,
+    /// `confirmed`, `on-trial`, `armed`, …
+    pub state: String,
+    /// Whether the boot state and its spare record are whole and agree.
+    pub healthy: bool,
     /// Versions that failed here.
     pub failed: Vec<String>,
+}
+
+impl Status {
+    /// Confirmed, nothing armed or pending, and both records of it agree.
+    fn settled(&self) -> bool {
+        self.state == "confirmed" && self.healthy
+    }
 }
 
 impl Device {
@@ -49,23 +58,14 @@ impl Device {
         let deadline = std::time::Instant::now() + BOOT;
         let status = loop {
             let status = self.status()?;
-            let settled = status.confirmed && status.armed.is_none();
-            if settled || std::time::Instant::now() > deadline {
+            if status.settled() || std::time::Instant::now() > deadline {
                 break status;
             }
             std::thread::sleep(Duration::from_secs(1));
         };
         ensure!(
-            status.version == version,
-            "{version} should run, but {status:?}"
-        );
-        ensure!(
-            status.confirmed,
-            "{version} should be confirmed, but {status:?}"
-        );
-        ensure!(
-            status.armed.is_none(),
-            "nothing should be armed, but {status:?}"
+            status.version == version && status.settled(),
+            "{version} should run, confirmed and with nothing armed, but {status:?}"
         );
         let release = self
             .machine
@@ -119,20 +119,39 @@ impl Device {
 
 fn parse_status(text: &str) -> Result<Status> {
     let value: Value = serde_json::from_str(text).context("it is not JSON")?;
-    let field = |name: &str| {
+    let text = |name: &str| {
         value
             .get(name)
+            .and_then(Value::as_str)
             .with_context(|| format!("it has no `{name}`"))
     };
+    let failed = value
+        .pointer("/failed/commits")
+        .and_then(Value::as_object)
+        .context("it has no `failed.commits`")?;
     Ok(Status {
-        version: field("version")?.as_str().unwrap_or_default().to_string(),
-        confirmed: field("confirmed")?.as_bool().unwrap_or(false),
-        armed: field("armed")?.as_str().map(String::from),
-        failed: field("failed")?
-            .as_array()
-            .into_iter()
-            .flatten()
+        version: text("version")?.into(),
+        id: text("id")?.into(),
+        state: text("state")?.into(),
+        healthy: value.get("boot_state_healthy").and_then(Value::as_bool) == Some(true),
+        failed: failed
+            .values()
             .filter_map(|f| f.get("version")?.as_str().map(String::from))
             .collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_read_and_a_strange_one_is_an_error() {
+        let text = r#"{"version": "1.0.0", "id": "ab", "state": "confirmed", "boot_state_healthy": true,
+            "failed": {"commits": {"cd": {"version": "2.0.0", "time": 1, "reason": "panic"}}}}"#;
+        let status = parse_status(text).unwrap();
+        assert!(status.settled());
+        assert_eq!(status.failed, ["2.0.0"]);
+        assert!(parse_status("{}").is_err());
+    }
 }
