@@ -13,6 +13,7 @@ mod run;
 mod schema;
 mod serve;
 mod show;
+mod test;
 mod update_lock;
 
 use std::path::PathBuf;
@@ -69,6 +70,8 @@ enum Command {
     Diff(diff::Args),
     /// Prints the description with every default, merged for a board
     Show(show::Args),
+    /// Boots, updates, breaks and judges a virtual device
+    Test(test::Args),
     /// Prints the JSON Schema of product.toml
     Schema,
     /// Lists the boards
@@ -104,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::New(args) => new::run(&context, &args),
         Command::Show(args) => show::run(&context, &args),
         Command::UpdateLock(args) => update_lock::run(&context, &args),
+        Command::Test(args) => test::run(&context, &args),
         Command::Schema => schema::run(),
         Command::Boards(args) => boards::run(&context, &args),
         Command::Keys(args) => keys::run(&context, &args),
