@@ -159,7 +159,13 @@ async fn download(
     path: &Path,
     stage: &Stage,
 ) -> Result<()> {
-    let response = client.get(address).send().await?;
+    let response = match client.get(address).send().await {
+        Err(error) if error.is_connect() => {
+            return Err(anyhow::Error::new(error)
+                .context("no network, or the archive is down; what was fetched so far is kept"));
+        }
+        response => response?,
+    };
     if matches!(response.status().as_u16(), 404 | 410) {
         bail!(Gone);
     }
