@@ -8,18 +8,19 @@ use base64::Engine;
 
 use super::MachineRequest;
 
-/// The unit behind the test shell: a root shell on a virtio port that only QEMU can open.
+/// The unit behind the test shell: a root shell on a virtio port that only QEMU can open. A port can be
+/// opened once at a time, so one descriptor serves both ways.
 const SHELL_UNIT: &str = "[Unit]
 Description=Treeline test shell
 DefaultDependencies=no
 After=systemd-udevd.service local-fs.target
 Conflicts=shutdown.target
 Before=shutdown.target
+StartLimitIntervalSec=0
 [Service]
-ExecStart=/bin/sh -c 'exec /bin/sh </dev/virtio-ports/treeline.test >/dev/virtio-ports/treeline.test 2>&1'
+ExecStart=/bin/sh -c 'exec /bin/sh <>/dev/virtio-ports/treeline.test >&0 2>&1'
 Restart=always
 RestartSec=500ms
-StartLimitIntervalSec=0
 ";
 
 /// Makes `multi-user.target` want the test shell.
