@@ -5,8 +5,8 @@ use anyhow::{Context, Result};
 use super::agent::AgentFiles;
 use super::initramfs::Wanted;
 use super::{
-    agent, clean, initramfs, kernel, layout, overlay, packages, storage, system, units, users,
-    Assembled, Tree,
+    agent, clean, initramfs, kernel, layout, overlay, packages, ssh, storage, system, sysusers,
+    units, users, Assembled, Tree,
 };
 use crate::cache::Cache;
 use crate::compose::BaseTar;
@@ -39,6 +39,8 @@ pub fn assemble(
     storage::apply(&mut tree, merged)?;
     agent::apply(&mut tree, merged, agent_files)?;
     overlay::apply(&mut tree, &merged.overlays, &merged.dir)?;
+    ssh::host_keys(&mut tree)?;
+    sysusers::apply(&mut tree)?;
     units::apply(&mut tree, &product.units)?;
 
     stage.note("kernel modules");

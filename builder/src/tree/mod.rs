@@ -24,8 +24,10 @@ mod pattern;
 mod read;
 #[cfg(test)]
 mod sample;
+mod ssh;
 mod storage;
 mod system;
+mod sysusers;
 mod units;
 mod users;
 

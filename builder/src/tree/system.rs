@@ -32,6 +32,9 @@ pub fn apply(tree: &mut Tree, product: &Product) -> Result<()> {
         ("usr/lib/systemd/system.conf.d/50-treeline.conf", WATCHDOG),
         ("usr/lib/systemd/journald.conf.d/50-treeline.conf", JOURNAL),
         ("usr/lib/systemd/network/80-dhcp.network", NETWORK),
+        // agetty takes the product's name from os-release.
+        ("etc/issue", "\\S \\n \\l\n\n"),
+        ("etc/issue.net", "\\S\n"),
     ] {
         tree.insert(path, Node::file(text, 0o644))?;
     }

@@ -3,14 +3,11 @@
 use anyhow::{bail, Context, Result};
 
 use super::accounts::{id, join_group, Table};
-use super::{join, relative, Node, Tree};
+use super::{join, relative, ssh, Node, Tree};
 use crate::manifest::{System, User};
 
 /// No password lets anybody in; a key still does.
 const LOCKED: &str = "*";
-/// Where the product's ssh keys stand: read-only, so that a release can change or withdraw them.
-const KEYS: &str = "usr/lib/treeline/authorized_keys.d";
-const SSHD_CONFIG: &str = "etc/ssh/sshd_config.d/50-treeline.conf";
 const SKELETON: &str = "etc/skel";
 
 /// Adds the users.
@@ -53,11 +50,11 @@ pub fn apply(tree: &mut Tree, users: &[User], system: &System) -> Result<()> {
                 }
             }
             make_home(tree, user, gid)?;
-            add_keys(tree, &user.name, &user.ssh_keys)
+            ssh::authorize(tree, &user.name, &user.ssh_keys)
         };
         run(add).with_context(|| format!("adding user `{}`", user.name))?;
     }
-    add_keys(tree, "root", &system.root_ssh_keys).context("adding root's ssh keys")?;
+    ssh::authorize(tree, "root", &system.root_ssh_keys).context("adding root's ssh keys")?;
     passwd.write(tree)?;
     group.write(tree)?;
     shadow.write(tree)?;
@@ -138,28 +135,6 @@ fn make_home(tree: &mut Tree, user: &User, gid: u32) -> Result<()> {
         tree.insert(&join(dir, &name), node.owned(user.uid, gid))?;
     }
     Ok(())
-}
-
-fn add_keys(tree: &mut Tree, user: &str, keys: &[String]) -> Result<()> {
-    if keys.is_empty() {
-        return Ok(());
-    }
-    if !tree.contains("usr/sbin/sshd") {
-        bail!(
-            "ssh keys are given, but no ssh server is in the tree; add the package openssh-server"
-        );
-    }
-    let mut text = String::new();
-    for key in keys {
-        text.push_str(key.trim());
-        text.push('\n');
-    }
-    tree.insert(&join(KEYS, user), Node::file(text, 0o644))?;
-    let config = format!(
-        "# Keys that come with the system, besides those of the user.\n\
-         AuthorizedKeysFile .ssh/authorized_keys /{KEYS}/%u\n"
-    );
-    tree.insert(SSHD_CONFIG, Node::file(config, 0o644))
 }
 
 #[cfg(test)]

@@ -25,16 +25,22 @@ const ENABLED: [&str; 6] = [
     "systemd-resolved.service",
     "systemd-timesyncd.service",
 ];
-/// Masked unless the product names them: they ask questions at the first boot, or change what updates
-/// bring.
-const MASKED: [&str; 6] = [
+/// Masked unless the product names them: they ask questions at the first boot, work on what updates
+/// replace, or (ldconfig) would leave a device with the library cache of its first release.
+const MASKED: [&str; 7] = [
     "apt-daily-upgrade.timer",
     "apt-daily.timer",
     "dpkg-db-backup.timer",
     "e2scrub_all.timer",
     "e2scrub_reap.service",
+    "ldconfig.service",
     "systemd-firstboot.service",
 ];
+
+/// Generators that guess: at mounts (the disk's layout is known, and the firmware partition is never
+/// mounted), and at further ways in by ssh.
+const MASKED_GENERATORS: [&str; 2] = ["systemd-gpt-auto-generator", "systemd-ssh-generator"];
+const GENERATORS: &str = "system-generators";
 
 /// Applies Treeline's defaults, then the product's wishes.
 pub fn apply(tree: &mut Tree, units: &Units) -> Result<()> {
@@ -52,6 +58,12 @@ pub fn apply(tree: &mut Tree, units: &Units) -> Result<()> {
         if !named(unit) && find(tree, unit).is_some() {
             disable(tree, unit)?;
             mask(tree, unit)?;
+        }
+    }
+    for generator in MASKED_GENERATORS {
+        if tree.contains(&format!("usr/lib/systemd/{GENERATORS}/{generator}")) {
+            let path = format!("etc/systemd/{GENERATORS}/{generator}");
+            tree.insert(&path, Node::symlink("/dev/null"))?;
         }
     }
     for unit in &units.enable {
