@@ -1,24 +1,21 @@
 //! From a release to an armed, switched device: room, download, staging, deployment, switch.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::time::Duration;
+mod obtain;
 
 use anyhow::{Context, Result};
 use bsp::boot::store::BootStore;
 use bsp::device::ID_KARG;
-use keys::release::{Artifact, Release};
+use keys::release::Release;
 
 use crate::device::{Device, Situation};
 use crate::failed::{Failure, Memory};
-use crate::fetch::{self, Order};
-use crate::problem::{kind_of, Kind, Problem};
-use crate::stage::{self, Verified, Wanted};
+use crate::problem::{Kind, Problem};
+use crate::stage::{self, Verified};
 use crate::steps::{self, Menu};
 use crate::sysroot::{Deployed, Origin, Sysroot};
-use crate::transport::{base_url, Transport};
+use crate::transport::Transport;
 use crate::trial::Trial;
-use crate::{judge, room, stop_point, system};
+use crate::{judge, stop_point, system};
 
 /// A switch that waits for its reboot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +47,7 @@ pub async fn install(
         return Ok(done);
     }
     let sysroot = Sysroot::write(device.paths.root())?;
-    let (verified, downloaded) = obtain(device, transport, release, &sysroot, say).await?;
+    let (verified, downloaded) = obtain::obtain(device, transport, release, &sysroot, say).await?;
     say(&format!("checking out {}", release.version));
     let origin = Origin {
         reference: format!("{}/{}", device.config.product, device.config.board),
@@ -155,152 +152,6 @@ fn prepare(
         Situation::Lost => judge::heal(device, store)?,
     }
     Ok(None)
-}
-
-/// The verified commit in the repository: there already, by the smallest artefact, or by the whole one.
-async fn obtain(
-    device: &Device,
-    transport: &Transport,
-    release: &Release,
-    sysroot: &Sysroot,
-    say: Say<'_>,
-) -> Result<(Verified, u64)> {
-    let wanted = Wanted {
-        commit: &release.commit,
-        product: &device.config.product,
-        board: &device.config.board,
-        keys: &device.config.commit_keys,
-    };
-    let repo = sysroot.repo();
-    if let Some(verified) = stage::present(&repo, &wanted) {
-        say("the commit is here already");
-        return Ok((verified, 0));
-    }
-    let here: Vec<String> = sysroot
-        .deployments()
-        .into_iter()
-        .map(|d| d.commit)
-        .collect();
-    let best = release.artifact_for(&here);
-    let first = bring(device, transport, release, best, sysroot, &wanted, say).await;
-    match first {
-        Err(error) if *best != release.full && worth_the_whole(&error) => {
-            say(&format!(
-                "the delta is of no use ({error:#}); taking the whole release"
-            ));
-            bring(
-                device,
-                transport,
-                release,
-                &release.full,
-                sysroot,
-                &wanted,
-                say,
-            )
-            .await
-        }
-        other => other,
-    }
-}
-
-/// Whether the whole release may succeed where a delta did not.
-fn worth_the_whole(error: &anyhow::Error) -> bool {
-    // A commit with a bad signature stays the same commit.
-    let bad_commit = format!("{error:#}").contains("commit ");
-    match kind_of(error) {
-        Kind::Other => true,
-        Kind::Trust => !bad_commit,
-        _ => false,
-    }
-}
-
-async fn bring(
-    device: &Device,
-    transport: &Transport,
-    release: &Release,
-    artifact: &Artifact,
-    sysroot: &Sysroot,
-    wanted: &Wanted<'_>,
-    say: Say<'_>,
-) -> Result<(Verified, u64)> {
-    let base = base_url(&device.config.update.url)?;
-    let dir = device.paths.state().join("download");
-    let order = Order {
-        url: base
-            .join(&artifact.path)
-            .with_context(|| format!("the address of {}", artifact.path))?,
-        length: artifact.length,
-        sha256: &artifact.sha256,
-        dir: &dir,
-        pause: Duration::from_secs(1),
-    };
-    fetch::clear_others(&order);
-    prove_room(device, sysroot, &order, release)?;
-    let begun = order.present();
-    say(&format!(
-        "downloading {} ({}{})",
-        release.version,
-        room::people(artifact.length),
-        if begun > 0 {
-            format!(", {} are here", room::people(begun))
-        } else {
-            String::new()
-        }
-    ));
-    let mut shown = begun * 10 / artifact.length.max(1);
-    let file = fetch::fetch(transport, &order, &mut |done| {
-        let tenth = done * 10 / artifact.length.max(1);
-        if tenth != shown {
-            shown = tenth;
-            say(&format!("downloaded {} %", tenth * 10));
-        }
-    })
-    .await?;
-    say("applying");
-    let applied = stage::apply(&sysroot.repo(), &file, wanted);
-    // Used or useless: either way it is not needed again.
-    let _ = std::fs::remove_file(&file);
-    Ok((applied?, artifact.length.saturating_sub(begun)))
-}
-
-/// Room for the download and for the installed commit, asked before the first byte. If the repository is
-/// short, the deployment before the running one makes way.
-fn prove_room(
-    device: &Device,
-    sysroot: &Sysroot,
-    order: &Order<'_>,
-    release: &Release,
-) -> Result<()> {
-    let download = order.length.saturating_sub(order.present());
-    let repo = sysroot.repo_path();
-    let together = same_file_system(order.dir, &repo);
-    let installed = release.installed_bytes + if together { download } else { 0 };
-    if !together {
-        room::require(
-            order.dir,
-            download,
-            &format!("downloading {}", release.version),
-        )?;
-    }
-    let what = format!("installing {}", release.version);
-    if room::require(&repo, installed, &what).is_err() {
-        let old = sysroot.deployments().len() > 1;
-        if old {
-            Switcher::new(sysroot).set(std::slice::from_ref(&device.booted))?;
-            sysroot.clean_up()?;
-        }
-        room::require(&repo, installed, &what)?;
-    }
-    Ok(())
-}
-
-fn same_file_system(a: &Path, b: &Path) -> bool {
-    let device = |path: &Path| {
-        path.ancestors()
-            .find_map(|p| std::fs::metadata(p).ok())
-            .map(|m| m.dev())
-    };
-    device(a) == device(b)
 }
 
 fn deploy(
