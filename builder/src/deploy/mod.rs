@@ -28,9 +28,7 @@ use objects::{Body, Store};
 use plan::{Entry, Plan, Source};
 use stream::TarStream;
 
-/// Where the builder leaves the kernel arguments in the tree: one a line, everything except the
-/// identity and `ostree=`.
-const KARGS_PATH: &str = "usr/lib/device-agent/kargs";
+use crate::tree::KARGS_PATH;
 
 /// How a commit is deployed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,12 +80,6 @@ impl Sysroot {
             kernel_version: self.plan.kernel_version.clone(),
             room: self.plan.room(),
         }
-    }
-
-    /// Detached metadata of the commit (its signatures), serialised: part of the sysroot, but not of
-    /// the commit's checksum.
-    pub fn signatures(&self) -> &[u8] {
-        &self.plan.detached
     }
 
     /// Writes it as a tar stream. After an error the stream must not be used.

@@ -47,8 +47,6 @@ pub(super) struct Plan {
     pub(super) entries: BTreeMap<String, Entry>,
     pub(super) boot_checksum: String,
     pub(super) kernel_version: String,
-    /// Detached metadata of the commit, empty if it has none.
-    pub(super) detached: Vec<u8>,
 }
 
 /// Room that a plan takes.

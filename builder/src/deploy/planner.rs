@@ -134,8 +134,7 @@ impl Planner<'_> {
             self.text(&path, format!("{commit}\n"));
         }
         if let Some(signatures) = self.store.detached(commit)? {
-            self.text(&object_path(commit, "commitmeta"), signatures.as_slice());
-            self.plan.detached = signatures;
+            self.text(&object_path(commit, "commitmeta"), signatures);
         }
         Ok(())
     }

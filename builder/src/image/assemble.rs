@@ -1,16 +1,17 @@
 //! One raw disk image out of its parts, and the map of what in it means something.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{Context, Result};
 use bsp::board::{stable_uuid, Board, Purpose, Role};
 use bsp::disk::{create_fat, write_table, FatVolume, Layout, PlacedPartition, TableIds, Window};
 
+use super::mke2fs::{Ext4, Mke2fs};
 use super::ranges::Ranges;
 use super::{ext4_map, fat_map};
+use crate::deploy::Sysroot;
 
 /// The parts.
 pub struct Parts<'a> {
@@ -22,14 +23,16 @@ pub struct Parts<'a> {
     pub layout: &'a Layout,
     /// Files of the firmware partition.
     pub firmware: &'a [(String, Vec<u8>)],
-    /// File-system image of the root partition.
-    pub root: &'a Path,
-    /// File-system image of the data partition.
-    pub data: &'a Path,
+    /// What makes the ext4 file systems.
+    pub mke2fs: &'a Mke2fs,
+    /// Content of the root partition; `None` leaves it empty.
+    pub root: Option<&'a Sysroot>,
+    /// Time of everything that has no time of its own, seconds since 1970.
+    pub source_date_epoch: u64,
 }
 
 /// Writes the disk image as the new file `out` and returns the byte ranges that must be written to a
-/// disk. They come from the file systems' own tables, never from zeros or holes.
+/// disk. They come from the file systems' own tables, never from zeros or holes. All else is zero.
 pub fn assemble(parts: &Parts<'_>, out: &Path) -> Result<Ranges> {
     let mut disk = OpenOptions::new()
         .read(true)
@@ -39,21 +42,21 @@ pub fn assemble(parts: &Parts<'_>, out: &Path) -> Result<Ranges> {
         .with_context(|| format!("creating {}", out.display()))?;
     disk.set_len(parts.layout.disk_bytes)
         .with_context(|| format!("sizing {}", out.display()))?;
+    let mut used = tables(parts.layout);
+    for partition in &parts.layout.partitions {
+        let own = match partition.role {
+            Role::Firmware => parts.firmware(partition, &mut disk)?,
+            Role::Root => parts.file_system(partition, parts.root, &disk, out)?,
+            Role::Data => parts.file_system(partition, None, &disk, out)?,
+        };
+        used.extend(own.shifted(partition.start));
+    }
     let ids = TableIds {
         product: parts.product,
         board: &parts.board.id,
         arch: &parts.board.arch,
     };
     write_table(parts.layout, ids, &mut disk)?;
-    let mut used = tables(parts.layout);
-    for partition in &parts.layout.partitions {
-        let own = match partition.role {
-            Role::Firmware => firmware(parts, partition, &mut disk)?,
-            Role::Root => file_system(parts.root, partition, &disk)?,
-            Role::Data => file_system(parts.data, partition, &disk)?,
-        };
-        used.extend(own.shifted(partition.start));
-    }
     Ok(Ranges::of(used))
 }
 
@@ -69,54 +72,46 @@ fn tables(layout: &Layout) -> Vec<Range<u64>> {
     regions.filter(|range| !inside(range)).collect()
 }
 
-fn firmware(parts: &Parts<'_>, partition: &PlacedPartition, disk: &mut File) -> Result<Ranges> {
-    let id = stable_uuid(
-        parts.product,
-        &parts.board.id,
-        &partition.label,
-        Purpose::Fat,
-    );
-    let volume = FatVolume {
-        bytes: partition.size,
-        id: FatVolume::id_from_uuid(&id),
-        label: partition.label.clone(),
-    };
-    let files: Vec<(&str, &[u8])> = parts
-        .firmware
-        .iter()
-        .map(|(path, content)| (path.as_str(), content.as_slice()))
-        .collect();
-    let end = partition.start + partition.size;
-    let mut window = Window::new(&mut *disk, partition.start..end);
-    create_fat(&volume, &files, &mut window)?;
-    fat_map::used(disk, partition.start)
-}
-
-/// Copies what the file system in `image` uses into its partition.
-fn file_system(image: &Path, partition: &PlacedPartition, disk: &File) -> Result<Ranges> {
-    let mut from = File::open(image).with_context(|| format!("opening {}", image.display()))?;
-    let len = from.metadata().context("measuring a file system")?.len();
-    ensure!(
-        len == partition.size,
-        "assembling the image: the file system \"{}\" has {len} bytes, its partition {}",
-        partition.label,
-        partition.size
-    );
-    let used = ext4_map::used(&from)?;
-    let mut to = disk.try_clone().context("sharing the image file")?;
-    for range in used.iter() {
-        let len = range.end - range.start;
-        let copied = from
-            .seek(SeekFrom::Start(range.start))
-            .and_then(|_| to.seek(SeekFrom::Start(partition.start + range.start)))
-            .and_then(|_| std::io::copy(&mut std::io::Read::take(&mut from, len), &mut to))
-            .with_context(|| format!("copying the file system \"{}\"", partition.label))?;
-        ensure!(
-            copied == len,
-            "copying the file system \"{}\": {} ended early",
-            partition.label,
-            image.display()
-        );
+impl Parts<'_> {
+    fn id(&self, partition: &PlacedPartition, purpose: Purpose) -> String {
+        stable_uuid(self.product, &self.board.id, &partition.label, purpose)
     }
-    Ok(used)
+
+    fn firmware(&self, partition: &PlacedPartition, disk: &mut File) -> Result<Ranges> {
+        let volume = FatVolume {
+            bytes: partition.size,
+            id: FatVolume::id_from_uuid(&self.id(partition, Purpose::Fat)),
+            label: partition.label.clone(),
+        };
+        let files: Vec<(&str, &[u8])> = self
+            .firmware
+            .iter()
+            .map(|(path, content)| (path.as_str(), content.as_slice()))
+            .collect();
+        let end = partition.start + partition.size;
+        let mut window = Window::new(&mut *disk, partition.start..end);
+        create_fat(&volume, &files, &mut window)?;
+        fat_map::used(disk, partition.start)
+    }
+
+    fn file_system(
+        &self,
+        partition: &PlacedPartition,
+        content: Option<&Sysroot>,
+        disk: &File,
+        path: &Path,
+    ) -> Result<Ranges> {
+        let fs = Ext4 {
+            start: partition.start,
+            size: partition.size,
+            label: &partition.label,
+            uuid: &self.id(partition, Purpose::Filesystem),
+            hash_seed: &self.id(partition, Purpose::HashSeed),
+            grows: partition.grow,
+            source_date_epoch: self.source_date_epoch,
+        };
+        self.mke2fs.make(&fs, content, path)?;
+        ext4_map::used(disk, partition.start)
+            .with_context(|| format!("mapping the file system \"{}\"", partition.label))
+    }
 }

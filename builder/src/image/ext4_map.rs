@@ -19,14 +19,14 @@ const RO_COMPAT_BIGALLOC: u32 = 0x200;
 /// Group flag: the block bitmap was never written; only the group's own metadata is in use.
 const BLOCK_UNINIT: u16 = 0x2;
 
-/// The bytes in use in the ext4 file system that fills `image`.
-pub fn used(image: &File) -> Result<Ranges> {
-    let fs = Superblock::read(image)?;
+/// The bytes in use in the ext4 file system that stands at `start` of `image`, counted from `start`.
+pub fn used(image: &File, start: u64) -> Result<Ranges> {
+    let fs = Superblock::read(image, start)?;
     let mut blocks: Vec<Range<u64>> = Vec::new();
     // Block 0 holds the boot sector and, with blocks of 4096 bytes, the superblock.
     blocks.push(0..fs.first_block + 1);
     for group in 0..fs.groups() {
-        let descriptor = fs.descriptor(image, group)?;
+        let descriptor = fs.descriptor(image, start, group)?;
         blocks.extend(fs.metadata(&descriptor));
         let first = fs.first_block + group * fs.blocks_per_group;
         if descriptor.flags & BLOCK_UNINIT != 0 {
@@ -37,7 +37,7 @@ pub fn used(image: &File) -> Result<Ranges> {
         }
         let mut bitmap = vec![0; usize::try_from(fs.block_size)?];
         image
-            .read_exact_at(&mut bitmap, descriptor.block_bitmap * fs.block_size)
+            .read_exact_at(&mut bitmap, start + descriptor.block_bitmap * fs.block_size)
             .with_context(|| format!("reading the block bitmap of group {group}"))?;
         let count = fs.blocks_per_group.min(fs.blocks - first);
         for index in 0..count {
@@ -74,10 +74,10 @@ struct Descriptor {
 }
 
 impl Superblock {
-    fn read(image: &File) -> Result<Self> {
+    fn read(image: &File, start: u64) -> Result<Self> {
         let mut raw = [0; 1024];
         image
-            .read_exact_at(&mut raw, 1024)
+            .read_exact_at(&mut raw, start + 1024)
             .context("reading the ext4 superblock")?;
         if u16_at(&raw, 0x38) != MAGIC {
             bail!("reading the ext4 superblock: this is no ext4 file system");
@@ -120,12 +120,12 @@ impl Superblock {
         (self.groups() * self.descriptor_size).div_ceil(self.block_size)
     }
 
-    fn descriptor(&self, image: &File, group: u64) -> Result<Descriptor> {
+    fn descriptor(&self, image: &File, start: u64, group: u64) -> Result<Descriptor> {
         let mut raw = [0; 64];
         let size = usize::try_from(self.descriptor_size)?.min(raw.len());
         let at = (self.first_block + 1) * self.block_size + group * self.descriptor_size;
         image
-            .read_exact_at(&mut raw[..size], at)
+            .read_exact_at(&mut raw[..size], start + at)
             .with_context(|| format!("reading the descriptor of ext4 block group {group}"))?;
         let wide = |low: usize, high: usize| {
             u64::from(u32_at(&raw, low)) | u64::from(u32_at(&raw, high)) << 32

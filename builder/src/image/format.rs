@@ -1,13 +1,15 @@
 //! Image formats, each made from the raw image.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use liblzma::stream::{Check, MtStreamBuilder};
 use liblzma::write::XzEncoder;
 
+use super::mapped::MappedImage;
+use super::ranges::Ranges;
 use crate::command::Command;
 
 /// An image format.
@@ -37,12 +39,13 @@ impl Format {
         }
     }
 
-    /// Writes the raw image `from` as the new file `to`.
-    pub(super) fn convert(self, from: &Path, to: &Path) -> Result<()> {
+    /// Writes the raw image `from`, meaningful where `mapped` and zero elsewhere, as the new file `to`.
+    pub(super) fn convert(self, from: &Path, mapped: &Ranges, to: &Path) -> Result<()> {
+        let image = || MappedImage::open(from, mapped);
         let result = match self {
             Self::Raw => std::fs::rename(from, to).context("renaming"),
-            Self::RawZst => zstd(from, to),
-            Self::RawXz => xz(from, to),
+            Self::RawZst => image().and_then(|image| zstd(image, to)),
+            Self::RawXz => image().and_then(|image| xz(image, to)),
             Self::Qcow2 => qcow2(from, to),
         };
         result.with_context(|| format!("writing {}", to.display()))
@@ -89,19 +92,17 @@ fn threads() -> u32 {
 }
 
 /// The bytes do not depend on the number of threads (as long as threads are used at all).
-fn zstd(from: &Path, to: &Path) -> Result<()> {
-    let (input, len) = open(from)?;
+fn zstd(image: MappedImage, to: &Path) -> Result<()> {
     let mut encoder = zstd::Encoder::new(create(to)?, 6)?;
     encoder.multithread(threads())?;
     encoder.include_checksum(true)?;
-    encoder.set_pledged_src_size(Some(len))?;
-    copy(input, &mut encoder)?;
+    encoder.set_pledged_src_size(Some(image.size()))?;
+    copy(image, &mut encoder)?;
     encoder.finish()?.flush().context("flushing")
 }
 
 /// Blocks of fixed size: the bytes do not depend on the number of threads.
-fn xz(from: &Path, to: &Path) -> Result<()> {
-    let (input, _) = open(from)?;
+fn xz(image: MappedImage, to: &Path) -> Result<()> {
     let stream = MtStreamBuilder::new()
         .preset(6)
         .threads(threads())
@@ -110,7 +111,7 @@ fn xz(from: &Path, to: &Path) -> Result<()> {
         .encoder()
         .context("starting the xz encoder")?;
     let mut encoder = XzEncoder::new_stream(create(to)?, stream);
-    copy(input, &mut encoder)?;
+    copy(image, &mut encoder)?;
     encoder.finish()?.flush().context("flushing")
 }
 
@@ -121,12 +122,6 @@ fn qcow2(from: &Path, to: &Path) -> Result<()> {
         .arg(from)
         .arg(to)
         .run()
-}
-
-fn open(path: &Path) -> Result<(impl Read, u64)> {
-    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-    let len = file.metadata().context("measuring the image")?.len();
-    Ok((BufReader::with_capacity(1 << 20, file), len))
 }
 
 fn create(path: &Path) -> Result<BufWriter<File>> {

@@ -9,7 +9,6 @@ use std::process::Stdio;
 use anyhow::{bail, Context, Result};
 
 use super::geometry;
-use crate::cache::Inputs;
 use crate::command::Command;
 use crate::deploy::Sysroot;
 
@@ -26,9 +25,6 @@ const LOADERS: [&str; 4] = [
 const FEATURES: &str = "none,has_journal,ext_attr,dir_index,filetype,extent,64bit,flex_bg,\
     sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum";
 
-/// Bump it when the arguments change: file systems are cached.
-pub const REVISION: u32 = 1;
-
 /// The locked `mke2fs`.
 #[derive(Debug, Clone)]
 pub struct Mke2fs {
@@ -36,13 +32,13 @@ pub struct Mke2fs {
     libraries: OsString,
     program: PathBuf,
     config: PathBuf,
-    /// Hash of the packages.
-    identity: String,
 }
 
 /// An ext4 file system to make.
 #[derive(Debug, Clone)]
 pub struct Ext4<'a> {
+    /// Where it begins on the disk, bytes.
+    pub start: u64,
     /// Bytes, a multiple of 4096.
     pub size: u64,
     /// Volume label.
@@ -58,12 +54,8 @@ pub struct Ext4<'a> {
 }
 
 impl Mke2fs {
-    /// `dirs` are the unpacked packages (`e2fsprogs`, `libarchive13t64` and what they need), `hashes`
-    /// the SHA-256 of the packages.
-    pub fn from_unpacked<'a>(
-        dirs: &[PathBuf],
-        hashes: impl IntoIterator<Item = &'a str>,
-    ) -> Result<Self> {
+    /// `dirs` are the unpacked packages: `e2fsprogs`, `libarchive13t64` and what they need.
+    pub fn from_unpacked(dirs: &[PathBuf]) -> Result<Self> {
         let find = |paths: &[&str]| {
             let candidates = dirs
                 .iter()
@@ -76,29 +68,19 @@ impl Mke2fs {
                 )
             })
         };
-        let mut identity = Inputs::new("mke2fs", 1);
-        for hash in hashes {
-            identity = identity.add(hash);
-        }
         Ok(Self {
             loader: find(&LOADERS)?,
             program: find(&["usr/sbin/mke2fs"])?,
             config: find(&["etc/mke2fs.conf"])?,
             libraries: library_path(dirs)?,
-            identity: identity.key(),
         })
     }
 
-    /// Hash of the packages it consists of.
-    pub fn identity(&self) -> &str {
-        &self.identity
-    }
-
-    /// Makes `fs` in the new file `out`, with the tree of `content` or empty.
-    pub fn make(&self, fs: &Ext4<'_>, content: Option<&Sysroot>, out: &Path) -> Result<()> {
+    /// Makes `fs` in the file `disk`, with the tree of `content` or empty. Its place must be all zeros.
+    pub fn make(&self, fs: &Ext4<'_>, content: Option<&Sysroot>, disk: &Path) -> Result<()> {
         let stderr = tempfile::tempfile().context("creating a scratch file")?;
         let complaint = stderr.try_clone().context("sharing a scratch file")?;
-        let mut command = self.command(fs, content.is_some(), out).into_std();
+        let mut command = self.command(fs, content.is_some(), disk).into_std();
         let stdin = match content {
             Some(_) => Stdio::piped(),
             None => Stdio::null(),
@@ -126,7 +108,7 @@ impl Mke2fs {
         written.with_context(|| format!("filling the ext4 file system \"{}\"", fs.label))
     }
 
-    fn command(&self, fs: &Ext4<'_>, filled: bool, out: &Path) -> Command {
+    fn command(&self, fs: &Ext4<'_>, filled: bool, disk: &Path) -> Command {
         let features = if fs.grows {
             format!("{FEATURES},resize_inode")
         } else {
@@ -134,8 +116,8 @@ impl Mke2fs {
         };
         // Only the last -E counts.
         let extended = format!(
-            "hash_seed={},lazy_itable_init=0,lazy_journal_init=0,nodiscard,root_owner=0:0",
-            fs.hash_seed
+            "offset={},hash_seed={},lazy_itable_init=0,lazy_journal_init=0,nodiscard,root_owner=0:0",
+            fs.start, fs.hash_seed
         );
         let mut command = Command::new(&self.loader, "libc6")
             .arg("--library-path")
@@ -154,7 +136,7 @@ impl Mke2fs {
         if filled {
             command = command.args(["-d", "-"]);
         }
-        command.arg(out).arg(format!("{}k", fs.size >> 10))
+        command.arg(disk).arg(format!("{}k", fs.size >> 10))
     }
 }
 

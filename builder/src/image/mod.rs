@@ -11,6 +11,7 @@ mod fat_map;
 mod firmware;
 mod format;
 mod geometry;
+mod mapped;
 mod mke2fs;
 mod publish;
 mod ranges;
@@ -19,24 +20,23 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use bsp::board::{stable_uuid, Purpose, Role};
-use bsp::disk::{self, Layout, PlacedPartition};
+use anyhow::{bail, Context, Result};
+use bsp::board::Role;
+use bsp::disk::{self, Layout};
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{Cache, Inputs};
+use crate::cache::{sha256_file, Cache};
 use crate::deploy::{kargs_of, Site, Sysroot};
 use crate::lock::{self, BoardLock, LockedPackage};
 use crate::progress::Progress;
 use crate::project::Merged;
 use assemble::Parts;
-use mke2fs::{Ext4, Mke2fs};
+use mapped::MappedImage;
+use mke2fs::Mke2fs;
 use publish::{Scratch, Sums, SUMS};
+use ranges::Ranges;
 
 pub use format::Format;
-
-/// File systems kept in the cache; each has the size of the tree.
-const KEPT_FILE_SYSTEMS: usize = 3;
 
 /// What to build.
 #[derive(Debug, Clone)]
@@ -94,37 +94,35 @@ pub fn build(request: &ImageRequest<'_>, cache: &Cache, progress: Progress) -> R
     let tools = builder.tools(progress)?;
     let stage = progress.stage("image");
     stage.note("file systems");
-    let root = builder.root(&tools)?;
-    let data = builder.data(&tools)?;
-    stage.note("disk");
+    let sysroot = builder.sysroot()?;
     let scratch = Scratch::open(request.out_dir)?;
-    let name = |ending: &str| format!("{}.{ending}", request.merged.stem());
-    let raw = scratch.path("disk");
+    let disk = scratch.path("disk");
     let mapped = assemble::assemble(
         &Parts {
             product: &request.merged.product.name,
             board: &request.merged.board,
             layout: &builder.layout,
             firmware: &builder.firmware(&unpacked)?,
-            root: &root,
-            data: &data,
+            mke2fs: &tools,
+            root: Some(&sysroot),
+            source_date_epoch: request.source_date_epoch,
         },
-        &raw,
+        &disk,
     )?;
-    let disk = fs::File::open(&raw).context("opening the image")?;
-    let map = bmap::describe(&disk, &mapped)?;
+    stage.note("checksums");
+    let (map, raw_sum) = describe(&disk, &mapped)?;
+    let name = |ending: &str| format!("{}.{ending}", request.merged.stem());
     let map_name = name("raw.bmap");
     fs::write(scratch.path(&map_name), &map).context("writing the block map")?;
     let formats = in_order(request.formats);
     for format in &formats {
         stage.note(format!("{format}"));
-        format.convert(&raw, &scratch.path(&name(format.ending())))?;
+        format.convert(&disk, &mapped, &scratch.path(&name(format.ending())))?;
     }
-    stage.note("checksums");
     let mut names: Vec<String> = formats.iter().map(|f| name(f.ending())).collect();
     names.push(map_name);
-    let files = finish(&scratch, request, &names, &map)?;
-    prune(cache)?;
+    let known = Sums::from([(name(Format::Raw.ending()), raw_sum)]);
+    let files = finish(&scratch, request, &names, known, &map)?;
     let mapped_bytes = mapped.bytes();
     stage.done(format!(
         "{} MiB in use of {} MiB",
@@ -156,23 +154,40 @@ fn in_order(formats: &[Format]) -> Vec<Format> {
     formats
 }
 
+/// The block map of a raw image and the SHA-256 of all of it.
+fn describe(disk: &Path, mapped: &Ranges) -> Result<(String, String)> {
+    let image = MappedImage::open(disk, mapped)?;
+    let file = fs::File::open(disk).context("opening the image")?;
+    std::thread::scope(|scope| {
+        let whole = scope.spawn(move || image.sha256());
+        let map = bmap::describe(&file, mapped)?;
+        let sum = whole
+            .join()
+            .unwrap_or_else(|_| bail!("hashing the image: the thread died"))?;
+        Ok((map, sum))
+    })
+}
+
 /// Moves the finished files to their places and writes the checksums; returns path and sum of each.
 fn finish(
     scratch: &Scratch,
     request: &ImageRequest<'_>,
     names: &[String],
+    known: Sums,
     map: &str,
 ) -> Result<Vec<(PathBuf, String)>> {
     let dir = request.out_dir;
     let stem = request.merged.stem();
-    let paths: Vec<PathBuf> = names.iter().map(|name| scratch.path(name)).collect();
-    let hashes = publish::hash(&paths)?;
     let before = fs::read_to_string(dir.join(format!("{stem}.raw.bmap"))).unwrap_or_default();
-    let mut sums: Sums = publish::keep_or_remove(dir, &stem, before == map)?;
+    let mut sums = publish::keep_or_remove(dir, &stem, before == map)?;
     let mut files = Vec::new();
-    for (name, hash) in names.iter().zip(hashes) {
-        sums.insert(name.clone(), hash.clone());
-        files.push((scratch.publish(name)?, hash));
+    for name in names {
+        let sum = match known.get(name) {
+            Some(sum) => sum.clone(),
+            None => sha256_file(&scratch.path(name))?,
+        };
+        sums.insert(name.clone(), sum.clone());
+        files.push((scratch.publish(name)?, sum));
     }
     fs::write(scratch.path(SUMS), publish::render(&sums)).context("writing the checksums")?;
     scratch.publish(SUMS)?;
@@ -204,19 +219,7 @@ impl Builder<'_> {
     fn tools(&self, progress: Progress) -> Result<Mke2fs> {
         let unpacked = self.unpack(&self.request.lock.tools, progress)?;
         let dirs: Vec<PathBuf> = unpacked.into_iter().map(|(_, dir)| dir).collect();
-        let hashes = self.request.lock.tools.iter();
-        Mke2fs::from_unpacked(&dirs, hashes.map(|package| package.sha256.as_str()))
-    }
-
-    fn partition(&self, role: Role) -> Result<&PlacedPartition> {
-        self.layout
-            .partition(role)
-            .with_context(|| format!("planning the disk: the board has no {role:?} partition"))
-    }
-
-    fn id(&self, label: &str, purpose: Purpose) -> String {
-        let merged = self.request.merged;
-        stable_uuid(&merged.product.name, &merged.board.id, label, purpose)
+        Mke2fs::from_unpacked(&dirs)
     }
 
     fn firmware(&self, unpacked: &[(String, PathBuf)]) -> Result<Vec<(String, Vec<u8>)>> {
@@ -230,8 +233,8 @@ impl Builder<'_> {
         )
     }
 
-    /// The root file system with the deployed commit.
-    fn root(&self, tools: &Mke2fs) -> Result<PathBuf> {
+    /// The deployed commit; fails if it or its first update would not fit.
+    fn sysroot(&self) -> Result<Sysroot> {
         let request = self.request;
         let site = Site {
             stateroot: request.merged.product.name.clone(),
@@ -239,82 +242,14 @@ impl Builder<'_> {
             id: request.checksum.to_string(),
             kargs: kargs_of(request.repo, request.checksum)?,
         };
-        let partition = self.partition(Role::Root)?;
         let sysroot = Sysroot::plan(request.repo, request.checksum, &site)?;
-        let info = sysroot.info();
-        geometry::check(&partition.label, partition.size, info.room)?;
-        let inputs = Inputs::new("root", 1)
-            .add(request.checksum)
-            .json(&(&site.stateroot, &site.refspec, &site.id, &site.kargs))?
-            .add(sysroot.signatures());
-        self.file_system(tools, partition, inputs, Some(&sysroot))
+        let root = self
+            .layout
+            .partition(Role::Root)
+            .context("planning the disk: the board has no root partition")?;
+        geometry::check(&root.label, root.size, sysroot.info().room)?;
+        Ok(sysroot)
     }
-
-    /// The empty data file system.
-    fn data(&self, tools: &Mke2fs) -> Result<PathBuf> {
-        let partition = self.partition(Role::Data)?;
-        self.file_system(tools, partition, Inputs::new("data", 1), None)
-    }
-
-    fn file_system(
-        &self,
-        tools: &Mke2fs,
-        partition: &PlacedPartition,
-        inputs: Inputs,
-        content: Option<&Sysroot>,
-    ) -> Result<PathBuf> {
-        let fs = Ext4 {
-            size: partition.size,
-            label: &partition.label,
-            uuid: &self.id(&partition.label, Purpose::Filesystem),
-            hash_seed: &self.id(&partition.label, Purpose::HashSeed),
-            grows: partition.grow,
-            source_date_epoch: self.request.source_date_epoch,
-        };
-        let key = inputs
-            .add(tools.identity())
-            .add(mke2fs::REVISION.to_le_bytes())
-            .json(&(
-                fs.size,
-                fs.label,
-                fs.uuid,
-                fs.hash_seed,
-                fs.grows,
-                fs.source_date_epoch,
-            ))?
-            .key();
-        self.cache
-            .get_or_make(FILE_SYSTEMS, &key, |out| tools.make(&fs, content, out))
-    }
-}
-
-/// Kind of the cache entries that hold file systems.
-const FILE_SYSTEMS: &str = "ext4";
-
-/// Removes all but the newest file systems from the cache: every build of a changed tree adds one.
-fn prune(cache: &Cache) -> Result<()> {
-    let dir = cache.root().join(FILE_SYSTEMS);
-    let reading = || format!("reading {}", dir.display());
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(&dir).with_context(reading)? {
-        let entry = entry.with_context(reading)?;
-        let meta = entry.metadata().with_context(reading)?;
-        if meta.is_file() {
-            entries.push((meta.modified().with_context(reading)?, entry.path()));
-        }
-    }
-    entries.sort();
-    // The empty data file systems are small: they count as little as they weigh.
-    let large = |path: &PathBuf| {
-        use std::os::unix::fs::MetadataExt;
-        fs::metadata(path).is_ok_and(|meta| meta.blocks() * 512 > 64 << 20)
-    };
-    entries.retain(|(_, path)| large(path));
-    let outdated = entries.len().saturating_sub(KEPT_FILE_SYSTEMS);
-    for (_, path) in &entries[..outdated] {
-        fs::remove_file(path).with_context(|| format!("removing {}", path.display()))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

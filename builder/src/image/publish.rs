@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::format::Format;
-use crate::cache::sha256_file;
 
 /// A scratch directory in the directory of results. What a killed build left in it is removed.
 pub(super) struct Scratch {
@@ -59,24 +58,6 @@ pub(super) type Sums = BTreeMap<String, String>;
 
 /// Name of the checksum file.
 pub(super) const SUMS: &str = "SHA256SUMS";
-
-/// SHA-256 of each file, several at once.
-pub(super) fn hash(paths: &[PathBuf]) -> Result<Vec<String>> {
-    std::thread::scope(|scope| {
-        let running: Vec<_> = paths
-            .iter()
-            .map(|path| scope.spawn(move || sha256_file(path)))
-            .collect();
-        running
-            .into_iter()
-            .map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|_| Err(anyhow::anyhow!("hashing the results: a thread died")))
-            })
-            .collect()
-    })
-}
 
 /// Removes other formats of the same name that hold another image than the one just built, and returns
 /// the sums of those that hold the same one.

@@ -19,11 +19,12 @@ use crate::command::Command;
 
 /// The host's `mke2fs`, taken for a locked one.
 fn host_mke2fs() -> Mke2fs {
-    Mke2fs::from_unpacked(&[PathBuf::from("/")], ["host"]).unwrap()
+    Mke2fs::from_unpacked(&[PathBuf::from("/")]).unwrap()
 }
 
 fn ext4(size: u64, label: &str) -> Ext4<'_> {
     Ext4 {
+        start: 0,
         size,
         label,
         uuid: "11111111-2222-8333-8444-555555555555",
@@ -88,7 +89,7 @@ fn the_map_of_an_ext4_file_system_is_what_dumpe2fs_says() {
                     .make(&ext4(size, "data"), None, &image)
                     .unwrap();
             }
-            let ours = ext4_map::used(&File::open(&image).unwrap()).unwrap();
+            let ours = ext4_map::used(&File::open(&image).unwrap(), 0).unwrap();
             assert_eq!(ours, used_by_dumpe2fs(&image, size), "{size} {full}");
         }
     }
@@ -99,14 +100,14 @@ fn what_is_no_ext4_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("fs");
     fs::write(&path, vec![0; 65536]).unwrap();
-    assert!(ext4_map::used(&File::open(&path).unwrap()).is_err());
+    assert!(ext4_map::used(&File::open(&path).unwrap(), 0).is_err());
     // A descriptor that points beyond the end.
     host_mke2fs()
         .make(&ext4(48 << 20, "x"), None, &path)
         .unwrap();
     let file = File::options().read(true).write(true).open(&path).unwrap();
     file.write_all_at(&[0xff; 12], 4096).unwrap();
-    assert!(ext4_map::used(&file).is_err());
+    assert!(ext4_map::used(&file, 0).is_err());
 }
 
 /// An assembled disk, small.
@@ -127,11 +128,6 @@ fn disk() -> Disk {
         ("data".to_string(), Size(40 << 20)),
     ]);
     let layout = bsp::disk::plan(&board, &sizes).unwrap();
-    let (root, data) = (dir.path().join("root"), dir.path().join("data"));
-    filled(64 << 20, &root);
-    host_mke2fs()
-        .make(&ext4(40 << 20, "data"), None, &data)
-        .unwrap();
     let raw = dir.path().join("disk.raw");
     let parts = Parts {
         product: "demo",
@@ -141,8 +137,9 @@ fn disk() -> Disk {
             ("EFI/BOOT/BOOTX64.EFI".into(), vec![7; 100_000]),
             ("treeline/state.env".into(), vec![b'#'; 1024]),
         ],
-        root: &root,
-        data: &data,
+        mke2fs: &host_mke2fs(),
+        root: None,
+        source_date_epoch: 1_700_000_000,
     };
     let mapped = assemble(&parts, &raw).unwrap();
     let text = bmap::describe(&File::open(&raw).unwrap(), &mapped).unwrap();
@@ -218,7 +215,7 @@ fn bmaptool_writes_every_format_to_a_used_disk() {
     for format in [Format::Raw, Format::RawZst, Format::RawXz] {
         let image = disk.dir.path().join(format!("disk.{format}"));
         if format != Format::Raw {
-            format.convert(&disk.raw, &image).unwrap();
+            format.convert(&disk.raw, &disk.mapped, &image).unwrap();
         }
         // A disk that has seen something before.
         let target = disk.dir.path().join("target");
@@ -246,22 +243,29 @@ fn bmaptool_writes_every_format_to_a_used_disk() {
 
 #[test]
 fn formats_are_the_same_every_time_and_hold_the_disk() {
-    let disk = disk();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let file = File::create(path("raw")).unwrap();
+    file.set_len(8 << 20).unwrap();
+    let content: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
+    file.write_all_at(&content, 1 << 20).unwrap();
+    let end = (1 << 20) + content.len() as u64;
+    let mapped = Ranges::of(vec![1 << 20..end, 0..1]);
     for format in [Format::RawZst, Format::RawXz, Format::Qcow2] {
-        let paths = ["a", "b"].map(|name| disk.dir.path().join(format!("{name}.{format}")));
-        for path in &paths {
-            format.convert(&disk.raw, path).unwrap();
+        let made = ["a", "b"].map(|name| path(&format!("{name}.{format}")));
+        for made in &made {
+            format.convert(&path("raw"), &mapped, made).unwrap();
         }
         assert!(
-            fs::read(&paths[0]).unwrap() == fs::read(&paths[1]).unwrap(),
+            fs::read(&made[0]).unwrap() == fs::read(&made[1]).unwrap(),
             "{format}"
         );
     }
     let qemu_img = |args: &[&str]| Command::new("qemu-img", "qemu-utils").args(args);
-    let qcow2 = disk.dir.path().join("a.qcow2");
+    let qcow2 = path("a.qcow2");
     qemu_img(&["check"]).arg(&qcow2).run().unwrap();
     qemu_img(&["compare", "-f", "raw", "-F", "qcow2"])
-        .args([&disk.raw, &qcow2])
+        .args([&path("raw"), &qcow2])
         .run()
         .unwrap();
 }
