@@ -33,6 +33,8 @@ const DICTIONARY: u32 = 16 << 20;
 const PART_VERSION: u32 = 0;
 /// Compression byte: xz.
 const XZ: u8 = b'x';
+/// Compression byte: none.
+const STORED: u8 = 0;
 /// Operation: open an object, copy its content from the part's data, close it.
 const OPEN_SPLICE_CLOSE: u8 = b'S';
 /// Type of a part's content.
@@ -76,10 +78,10 @@ struct Part {
     objects: Vec<u8>,
 }
 
-/// How parts are compressed: filter and preset.
+/// How parts are compressed: filter and preset; without a preset they are not.
 #[derive(Clone, Copy)]
 struct Xz {
-    preset: u32,
+    preset: Option<u32>,
     x86: bool,
     arm64: bool,
 }
@@ -87,8 +89,9 @@ struct Xz {
 fn xz(compression: Compression, arch: &str) -> Xz {
     Xz {
         preset: match compression {
-            Compression::Small => 6,
-            Compression::Fast => 1,
+            Compression::Small => Some(6),
+            Compression::Fast => Some(1),
+            Compression::Stored => None,
         },
         x86: matches!(arch, "amd64" | "i386"),
         arm64: arch == "arm64",
@@ -269,10 +272,13 @@ impl Part {
         debug_assert_eq!(content.type_().as_str(), CONTENT_TYPE);
         let uncompressed = self.data.len() as u64;
         drop((self.data, self.operations));
-        let packed = compress(&content.data_as_bytes(), xz)?;
+        let (kind, packed) = match xz.preset {
+            Some(preset) => (XZ, compress(&content.data_as_bytes(), preset, xz)?),
+            None => (STORED, content.data_as_bytes().to_vec()),
+        };
         drop(content);
         let part = glib::Variant::tuple_from_iter([
-            XZ.to_variant(),
+            kind.to_variant(),
             glib::Variant::array_from_fixed_array(&packed),
         ]);
         Ok(Packed {
@@ -302,8 +308,8 @@ fn read_stream(stream: &gio::InputStream, out: &mut Vec<u8>) -> Result<()> {
     }
 }
 
-fn compress(content: &[u8], xz: &Xz) -> Result<Vec<u8>> {
-    let mut options = LzmaOptions::new_preset(xz.preset).context("setting up xz")?;
+fn compress(content: &[u8], preset: u32, xz: &Xz) -> Result<Vec<u8>> {
+    let mut options = LzmaOptions::new_preset(preset).context("setting up xz")?;
     options.dict_size(DICTIONARY);
     let mut filters = Filters::new();
     if xz.x86 {

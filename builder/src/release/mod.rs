@@ -54,6 +54,8 @@ pub enum Compression {
     Small,
     /// Four times as fast for some 10 % more bytes: for tests and trials.
     Fast,
+    /// Not at all: where only the way of a release matters, as in `builder test`.
+    Stored,
 }
 
 impl Compression {
@@ -61,6 +63,7 @@ impl Compression {
         match self {
             Self::Small => "small",
             Self::Fast => "fast",
+            Self::Stored => "stored",
         }
     }
 }

@@ -145,7 +145,7 @@ impl<'a> Bench<'a> {
             release::Request::of(&self.project, &self.board.id, "stable", &self.old_commit)?;
         request.repo = repo.to_path_buf();
         request.updates = updates.to_path_buf();
-        request.compression = Compression::Fast;
+        request.compression = Compression::Stored;
         release::publish(&request, self.cache, Progress::Quiet)
             .context("publishing the old version")?;
         request.commit = commit.to_string();
@@ -238,7 +238,7 @@ impl<'a> Bench<'a> {
             release::Request::of(&self.project, &self.board.id, "stable", &self.old_commit)?;
         request.repo = repo;
         request.updates = updates.to_path_buf();
-        request.compression = Compression::Fast;
+        request.compression = Compression::Stored;
         // Deltas are cached by their commits, and this one carries another signature.
         let cache = Cache::at(scratch.join("cache"))?;
         release::publish(&request, &cache, Progress::Quiet)?;

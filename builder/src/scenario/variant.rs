@@ -88,11 +88,15 @@ pub fn variant(product: &Product, offer: Offer, board: &str, dir: &Path) -> Resu
                 .units
                 .push("treeline-test-crash.service".into());
         }
-        Offer::HealthFalse => product.health.checks.push(Check {
-            name: "always-no".into(),
-            command: vec!["/bin/false".into()],
-            timeout_seconds: 10,
-        }),
+        Offer::HealthFalse => {
+            // A check that says no is asked again until the deadline.
+            product.health.deadline_seconds = Some(180);
+            product.health.checks.push(Check {
+                name: "always-no".into(),
+                command: vec!["/bin/false".into()],
+                timeout_seconds: 10,
+            });
+        }
         Offer::Hang => {
             files.push((
                 "usr/lib/systemd/system/treeline-test-hang.service",
