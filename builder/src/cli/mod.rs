@@ -132,4 +132,21 @@ mod tests {
         use clap::CommandFactory;
         Cli::command().debug_assert();
     }
+
+    /// clap would hand the global option's value, or its default, to the subcommand's.
+    #[test]
+    fn no_option_of_a_subcommand_has_the_id_of_a_global_one() {
+        use clap::CommandFactory;
+        let command = Cli::command();
+        let global = |id: &clap::Id| {
+            let mut all = command.get_arguments();
+            all.any(|arg| arg.is_global_set() && arg.get_id() == id)
+        };
+        for sub in command.get_subcommands() {
+            for arg in sub.get_arguments() {
+                let (name, id) = (sub.get_name(), arg.get_id());
+                assert!(!global(id), "{name} has an option `{id}` of its own");
+            }
+        }
+    }
 }

@@ -19,8 +19,9 @@ pub(super) struct Args {
     #[arg(long, default_value_t = serve::ANY, value_name = "ADDRESS")]
     bind: IpAddr,
     /// Directory to serve (default: out/updates)
-    #[arg(short, long, value_name = "DIR")]
-    dir: Option<PathBuf>,
+    // Not `dir`: that is the id of the global option, whose value would be served.
+    #[arg(short = 'd', long = "dir", value_name = "DIR")]
+    served: Option<PathBuf>,
     /// A further name or address for the server's certificate, as devices reach it
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
@@ -36,7 +37,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
         names.push(args.bind.to_string());
     }
     let tls = tls::ensure(&project.keys_dir().join("tls"), &names)?;
-    let dir = match &args.dir {
+    let dir = match &args.served {
         Some(dir) => dir.clone(),
         None => {
             // Before the first release there is nothing to serve, but a server may wait for it.
