@@ -9,9 +9,10 @@ export CARGO_TARGET_DIR
 
 BOARD ?= x86_64-uefi
 BUILDER := $(CARGO_TARGET_DIR)/release/builder
-EXAMPLE := examples/gateway
+# Tests use the development build, which the unit tests need anyway.
+DEV_BUILDER := $(CARGO_TARGET_DIR)/debug/builder
 
-.PHONY: help setup build agent demo lint unit system scenarios test test-all bench deny book clean
+.PHONY: help setup build dev agent demo lint unit system scenarios test test-all bench deny book clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +22,9 @@ setup: ## install what building and testing needs (Debian 12 or 13)
 
 build: agent ## builder (host) and device-agent (device profile)
 	cargo build --release --locked -p builder
+
+dev: agent ## the same for development
+	cargo build --locked -p builder
 
 agent: ## device-agent alone, small
 	cargo build --profile device --locked -p device-agent
@@ -35,16 +39,16 @@ lint: ## format and lints
 unit: ## tests beside the code
 	cargo test --workspace --exclude treeline-tests --locked
 
-system: build ## whole-system tests without virtual devices
-	BUILDER=$(abspath $(BUILDER)) cargo test -p treeline-tests --locked -- --test-threads=1
+system: dev ## whole-system tests without virtual devices of a product
+	BUILDER=$(abspath $(DEV_BUILDER)) cargo test -p treeline-tests --locked
 
-scenarios: build ## virtual devices: the scenarios that fit into `make test`
-	scripts/scenarios $(BUILDER) $(BOARD) --quick
+scenarios: dev ## virtual devices: the scenarios that fit into `make test`
+	scripts/scenarios $(DEV_BUILDER) $(BOARD) --quick
 
 test: setup lint unit system scenarios ## everything that fits into forty minutes
 
-test-all: setup lint unit system deny build ## the above with every scenario
-	scripts/scenarios $(BUILDER) $(BOARD)
+test-all: setup lint unit system deny dev ## the above with every scenario
+	scripts/scenarios $(DEV_BUILDER) $(BOARD)
 
 bench: build ## figures for docs/benchmarks.md, side by side with peers
 	scripts/setup --peers
