@@ -23,7 +23,7 @@ pub fn files(
     for file in &board.firmware {
         let Some((_, dir)) = unpacked.iter().find(|(name, _)| *name == file.package) else {
             bail!(
-                "making the firmware partition: package {} is not locked; run `builder lock`",
+                "making the firmware partition: package {} is not locked; run `builder update-lock`",
                 file.package
             );
         };

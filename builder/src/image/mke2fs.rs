@@ -63,7 +63,7 @@ impl Mke2fs {
             let mut candidates = candidates.filter(|path| path.exists());
             candidates.next().with_context(|| {
                 format!(
-                    "looking for {} in the unpacked tools: not found; run `builder lock` to lock the tools again",
+                    "looking for {} in the unpacked tools: not found; run `builder update-lock` to lock the tools again",
                     paths.join(" or ")
                 )
             })

@@ -259,13 +259,13 @@ pub fn serve(config: Config) -> Result<()> {
         )
     };
     let running = start(config)?;
-    println!("Serving {} on {}", dir.display(), running.addr);
-    println!("  on this host     {}", running.url());
-    println!("  for QEMU guests  {}", running.guest_url());
-    println!("  authority        {}", tls.ca.display());
-    println!("  fingerprint      SHA-256 {}", tls.fingerprint);
+    tell(format_args!("Serving {} on {}", dir.display(), running.addr));
+    tell(format_args!("  on this host     {}", running.url()));
+    tell(format_args!("  for QEMU guests  {}", running.guest_url()));
+    tell(format_args!("  authority        {}", tls.ca.display()));
+    tell(format_args!("  fingerprint      SHA-256 {}", tls.fingerprint));
     if let Some(file) = reports {
-        println!("  reports          {}", file.display());
+        tell(format_args!("  reports          {}", file.display()));
     }
     runtime.block_on(async {
         tokio::select! {
@@ -273,8 +273,14 @@ pub fn serve(config: Config) -> Result<()> {
             _ = signals.1.recv() => {}
         }
     });
-    println!("Stopping");
+    tell(format_args!("Stopping"));
     running.stop()
+}
+
+/// Prints a line; a reader that went away does not stop the server.
+fn tell(line: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn server_config(config: &Config) -> Result<rustls::ServerConfig> {
