@@ -258,7 +258,7 @@ pub const SCENARIOS: &[Scenario] = &[
         Offer::Good,
         Fault::TamperedDelta,
         Expect::Refused(TRUST),
-        true,
+        false,
         "a byte of the delta was changed on the server",
     ),
     scenario(
