@@ -255,9 +255,9 @@ impl Play<'_> {
             }
             Fault::ServerGone => {
                 let server = self.server.as_ref().context("no server")?;
-                server
-                    .faults
-                    .arm("/deltas/", ServerFault::CutAfter(100_000), Times::Always);
+                let faults = &server.faults;
+                faults.arm("/deltas/", ServerFault::CutAfter(500_000), Times::Once);
+                faults.arm("/deltas/", ServerFault::Status(503), Times::Always);
                 let (status, output) = device.install()?;
                 ensure!(
                     status == super::table::NETWORK,

@@ -92,10 +92,10 @@ pub enum Expect {
 
 // The agent's exit codes.
 const LOCKED: i32 = 4;
+/// Server or network out of reach.
 pub const NETWORK: i32 = 6;
 const TRUST: i32 = 7;
 const ROOM: i32 = 8;
-const REFUSED: i32 = 9;
 
 const fn scenario(
     name: &'static str,
@@ -297,7 +297,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "wrong-board",
         Offer::Good,
         Fault::WrongBoard,
-        Expect::Refused(REFUSED),
+        Expect::Refused(TRUST),
         true,
         "the release is for another board",
     ),

@@ -17,6 +17,8 @@ use crate::project::Project;
 pub const OLD_VERSION: &str = "1.0.0";
 /// Version that they are offered.
 pub const NEW_VERSION: &str = "2.0.0";
+/// Bytes of new data that every offer brings.
+const PAYLOAD_BYTES: usize = 2 << 20;
 /// Boots that a trial has in a test; a trial that fails early takes them all.
 pub const TRIES: u8 = 2;
 
@@ -57,6 +59,7 @@ pub fn variant(product: &Product, offer: Offer, board: &str, dir: &Path) -> Resu
     product.version = NEW_VERSION.into();
     let mut files: Vec<(&str, &str)> = vec![("usr/share/treeline-test/version", NEW_VERSION)];
     let mut rules = Vec::new();
+    let payload = noise(PAYLOAD_BYTES);
     match offer {
         Offer::Good => {}
         Offer::KernelPanic => product
@@ -108,7 +111,8 @@ pub fn variant(product: &Product, offer: Offer, board: &str, dir: &Path) -> Resu
                 .push("treeline-test-hang.service".into());
         }
     }
-    for (path, content) in files {
+    let text = files.iter().map(|(path, text)| (*path, text.as_bytes()));
+    for (path, content) in text.chain([("usr/share/treeline-test/payload", &payload[..])]) {
         let path = dir.join(path);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
@@ -121,6 +125,20 @@ pub fn variant(product: &Product, offer: Offer, board: &str, dir: &Path) -> Resu
     };
     lay_over(&mut product, board, overlay)?;
     Ok(product)
+}
+
+/// Bytes that no compressor makes smaller, the same every time: a download long enough to be cut.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state: u64 = 1;
+    std::iter::repeat_with(|| {
+        // Knuth's MMIX generator; the upper bits are the good ones.
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    })
+    .take(len)
+    .collect()
 }
 
 /// Lays `overlay` over everything else: a board section has one overlay, so what stood there is first

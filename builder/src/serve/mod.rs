@@ -259,11 +259,18 @@ pub fn serve(config: Config) -> Result<()> {
         )
     };
     let running = start(config)?;
-    tell(format_args!("Serving {} on {}", dir.display(), running.addr));
+    tell(format_args!(
+        "Serving {} on {}",
+        dir.display(),
+        running.addr
+    ));
     tell(format_args!("  on this host     {}", running.url()));
     tell(format_args!("  for QEMU guests  {}", running.guest_url()));
     tell(format_args!("  authority        {}", tls.ca.display()));
-    tell(format_args!("  fingerprint      SHA-256 {}", tls.fingerprint));
+    tell(format_args!(
+        "  fingerprint      SHA-256 {}",
+        tls.fingerprint
+    ));
     if let Some(file) = reports {
         tell(format_args!("  reports          {}", file.display()));
     }
