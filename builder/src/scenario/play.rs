@@ -161,7 +161,7 @@ impl Play<'_> {
                 reboot(&mut device)?;
             }
             Fault::LostAgentState => {
-                let (status, output) = device.install()?;
+                let (status, output) = device.install("--wait")?;
                 ensure!(
                     status == 0,
                     "device-agent upgrade: exit status {status}\n{output}"
@@ -195,7 +195,7 @@ impl Play<'_> {
             "the evidence should name the failed release:\n{evidence}"
         );
         // The same release is not installed again.
-        let (code, output) = device.install()?;
+        let (code, output) = device.install("--wait")?;
         ensure!(
             code != 0 || output.contains("failed"),
             "the release that failed was installed again:\n{output}"
@@ -224,7 +224,11 @@ impl Play<'_> {
             }
             _ => {}
         }
-        let (status, output) = device.install()?;
+        let wait = match self.scenario.fault {
+            Fault::SecondAgent => "",
+            _ => "--wait",
+        };
+        let (status, output) = device.install(wait)?;
         ensure!(
             status == code,
             "device-agent upgrade should end with {code}, but: {status}\n{output}"
@@ -235,7 +239,7 @@ impl Play<'_> {
                 "unshare -m sh -c 'mount -o remount,rw /sysroot && rm /sysroot/full'",
                 COMMAND,
             )?;
-            let (status, output) = device.install()?;
+            let (status, output) = device.install("--wait")?;
             ensure!(
                 status == 0,
                 "with room again: exit status {status}\n{output}"
@@ -258,7 +262,7 @@ impl Play<'_> {
                 let faults = &server.faults;
                 faults.arm("/deltas/", ServerFault::CutAfter(500_000), Times::Once);
                 faults.arm("/deltas/", ServerFault::Status(503), Times::Always);
-                let (status, output) = device.install()?;
+                let (status, output) = device.install("--wait")?;
                 ensure!(
                     status == super::table::NETWORK,
                     "with the server gone: exit status {status}\n{output}"
