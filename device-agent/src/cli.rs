@@ -14,7 +14,7 @@ use commands::{auto, confirm, installed, judge_boot, look, reject, told, upgrade
 use crate::device::Device;
 use crate::paths::Paths;
 use crate::problem::{hint_of, kind_of, Kind};
-use crate::{config, grub_menu, install, lock, status, stop_point, system};
+use crate::{config, grub_menu, install, lock, resident, status, stop_point, system};
 
 /// Keeps this device up to date: check, install, confirm, go back.
 #[derive(Debug, Parser)]
@@ -77,6 +77,12 @@ enum Command {
         /// Leave the reboot to somebody else.
         #[arg(long)]
         no_reboot: bool,
+    },
+    /// Stay resident: check now and then, install if the configuration says so. Instead of the timer.
+    Run {
+        /// Time between two checks (s, min, h, d), at random up to a quarter longer.
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = resident::interval)]
+        interval: std::time::Duration,
     },
     /// What the timer does: check, install if the configuration says so, send reports.
     #[command(hide = true)]
@@ -179,6 +185,12 @@ fn run(cli: Cli) -> Result<Answer> {
     match cli.command {
         Command::StopPoints => return Ok(stop_points()),
         Command::Judge => return judge_boot(paths),
+        Command::Run { interval } => {
+            resident::run(interval)?;
+            return Ok(Answer::new(json!({ "result": "stopped" }), ""));
+        }
+        // The resident process may have started this one.
+        Command::Auto => resident::unblock_signals()?,
         _ => {}
     }
     let device = Device::new(paths.clone(), config::load(&paths)?)?;
@@ -234,7 +246,9 @@ fn run(cli: Cli) -> Result<Answer> {
             let _lock = lock("auto")?;
             runtime()?.block_on(auto(&device))
         }
-        Command::Judge | Command::StopPoints => Err(anyhow::anyhow!("already answered")),
+        Command::Judge | Command::Run { .. } | Command::StopPoints => {
+            Err(anyhow::anyhow!("already answered"))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The device side: check → fetch → verify → stage → arm → reboot → judge → confirm | fall back → report.
 //!
-//! One program, started when there is something to do (a timer, a boot, an operator) and gone afterwards.
+//! One program, started when there is something to do (a timer, a boot, an operator) and gone afterwards;
+//! where there is no timer, [`resident`] starts it.
 //! Truth is the boot environment and the deployments; what the agent keeps in `/var/lib/device-agent` can
 //! be lost at any time without harm.
 #![forbid(unsafe_code)]
@@ -18,10 +19,12 @@ pub mod health;
 pub mod install;
 pub mod judge;
 pub mod lock;
+pub mod notify;
 pub mod paths;
 pub mod problem;
 pub mod record;
 pub mod report;
+pub mod resident;
 pub mod room;
 pub mod stage;
 pub mod status;

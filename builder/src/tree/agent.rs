@@ -31,10 +31,15 @@ const GRUB_MENU: &str = "usr/libexec/device-agent/grub-menu";
 const UNIT_DIR: &str = "usr/lib/systemd/system";
 const OVERRIDE_DIR: &str = "etc/device-agent";
 
-const UNITS: [(&str, &str); 3] = [
+const UNITS: [(&str, &str); 4] = [
     (
         "device-agent-judge.service",
         include_str!("../../../device-agent/units/device-agent-judge.service"),
+    ),
+    // Not enabled: the timer is.
+    (
+        "device-agent-resident.service",
+        include_str!("../../../device-agent/units/device-agent-resident.service"),
     ),
     (
         "device-agent.service",
