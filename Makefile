@@ -9,7 +9,8 @@ export CARGO_TARGET_DIR
 
 BOARD ?= x86_64-uefi
 BUILDER := $(CARGO_TARGET_DIR)/release/builder
-# Tests use the development build, which the unit tests need anyway.
+# Tests use the development build, which the unit tests need anyway. Packages are always chosen for the
+# whole workspace: another choice means other features, and then everything is compiled once more.
 DEV_BUILDER := $(CARGO_TARGET_DIR)/debug/builder
 
 .PHONY: help setup build dev agent demo lint unit system scenarios test test-all bench deny book clean
@@ -24,7 +25,7 @@ build: agent ## builder (host) and device-agent (device profile)
 	cargo build --release --locked -p builder
 
 dev: agent ## the same for development
-	cargo build --locked -p builder
+	cargo build --locked --workspace --exclude treeline-tests
 
 agent: ## device-agent alone, small
 	cargo build --profile device --locked -p device-agent
@@ -40,7 +41,8 @@ unit: ## tests beside the code
 	cargo test --workspace --exclude treeline-tests --locked
 
 system: dev ## whole-system tests without virtual devices of a product
-	BUILDER=$(abspath $(DEV_BUILDER)) cargo test -p treeline-tests --locked
+	BUILDER=$(abspath $(DEV_BUILDER)) cargo test --workspace --locked \
+	  $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs))
 
 scenarios: dev ## virtual devices: the scenarios that fit into `make test`
 	scripts/scenarios $(DEV_BUILDER) $(BOARD) --quick

@@ -536,24 +536,3 @@ fn sizes_have_three_digits() {
         assert_eq!(table::size(bytes), text);
     }
 }
-
-/// `TREELINE_MEASURE_REPO=… TREELINE_MEASURE_COMMIT=… cargo test -p builder --release measure -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement, for a repository given by the environment"]
-fn measure_the_whole() {
-    let repo = PathBuf::from(std::env::var_os("TREELINE_MEASURE_REPO").unwrap());
-    let commit = std::env::var("TREELINE_MEASURE_COMMIT").unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let open = contents::open(&repo).unwrap();
-    let commit = Commit::load(&open, &commit).unwrap();
-    for compression in [Compression::Fast, Compression::Small] {
-        let begun = std::time::Instant::now();
-        let out = dir.path().join(compression.as_str());
-        full::write(&open, &commit, compression, &out).unwrap();
-        let bytes = fs::metadata(&out).unwrap().len();
-        println!(
-            "{compression:?}: {bytes} bytes in {:.1} s",
-            begun.elapsed().as_secs_f64()
-        );
-    }
-}
