@@ -114,6 +114,8 @@ pub fn open_or_create(path: &Path) -> Result<Repo> {
         repository.create(RepoMode::Archive, NO_CANCEL)?;
         let config = repository.copy_config();
         config.set_string("archive", "zlib-level", ZLIB_LEVEL);
+        // libostree's own rule, 3 % of the disk, stops builds on a large disk that is nearly full.
+        config.set_string("core", "min-free-space-size", "256MB");
         repository.write_config(&config)?;
         repository.reload_config(NO_CANCEL)?;
         Ok(())
