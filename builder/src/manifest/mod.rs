@@ -210,7 +210,7 @@ pub struct Units {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct System {
-    /// Host name; `????` are replaced by digits of the machine id (systemd's own pattern). Default: the product's name.
+    /// Host name; each `?` becomes a hexadecimal digit derived from the machine id. Default: the product's name.
     pub hostname: Option<String>,
     /// Root password hash as in `/etc/shadow`; default: locked.
     pub root_password_hash: Option<String>,

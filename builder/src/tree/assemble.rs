@@ -5,8 +5,8 @@ use anyhow::{Context, Result};
 use super::agent::AgentFiles;
 use super::initramfs::Wanted;
 use super::{
-    agent, clean, initramfs, kernel, layout, overlay, packages, ssh, storage, system, sysusers,
-    units, users, Assembled, Tree,
+    agent, clean, emergency, hostname, initramfs, kernel, layout, overlay, packages, ssh, storage,
+    system, sysusers, units, users, Assembled, Tree,
 };
 use crate::cache::Cache;
 use crate::compose::BaseTar;
@@ -35,6 +35,8 @@ pub fn assemble(
     clean::apply(&mut tree, &product.keep, language)?;
     let kernel_version = kernel::place(&mut tree)?;
     users::apply(&mut tree, &product.users, &product.system)?;
+    emergency::apply(&mut tree)?;
+    hostname::apply(&mut tree, product)?;
     system::apply(&mut tree, product)?;
     storage::apply(&mut tree, merged)?;
     agent::apply(&mut tree, merged, agent_files)?;

@@ -15,6 +15,8 @@ mod agent;
 mod assemble;
 mod clean;
 mod content;
+mod emergency;
+mod hostname;
 pub mod initramfs;
 pub mod kernel;
 pub mod layout;

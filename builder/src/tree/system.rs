@@ -1,4 +1,4 @@
-//! Host name, time zone, locale, `os-release`, and how systemd treats the device.
+//! Time zone, locale, `os-release`, greetings, and how systemd treats the device.
 
 use anyhow::{bail, Context, Result};
 
@@ -20,8 +20,6 @@ const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loop
 /// Applies the product's settings and Treeline's defaults.
 pub fn apply(tree: &mut Tree, product: &Product) -> Result<()> {
     let system = &product.system;
-    let hostname = system.hostname.as_ref().unwrap_or(&product.name);
-    tree.insert("etc/hostname", Node::file(format!("{hostname}\n"), 0o644))?;
     if !tree.contains("etc/hosts") {
         tree.insert("etc/hosts", Node::file(HOSTS, 0o644))?;
     }
@@ -32,10 +30,14 @@ pub fn apply(tree: &mut Tree, product: &Product) -> Result<()> {
         ("usr/lib/systemd/system.conf.d/50-treeline.conf", WATCHDOG),
         ("usr/lib/systemd/journald.conf.d/50-treeline.conf", JOURNAL),
         ("usr/lib/systemd/network/80-dhcp.network", NETWORK),
-        // agetty takes the product's name from os-release.
+        // agetty takes the product's name and version from os-release.
         ("etc/issue", "\\S \\n \\l\n\n"),
-        ("etc/issue.net", "\\S\n"),
     ] {
+        tree.insert(path, Node::file(text, 0o644))?;
+    }
+    // Shown as they are.
+    for path in ["etc/issue.net", "etc/motd"] {
+        let text = format!("{} {}\n", product.name, product.version);
         tree.insert(path, Node::file(text, 0o644))?;
     }
     Ok(())
@@ -185,9 +187,8 @@ mod tests {
     #[test]
     fn settings_land_where_systemd_reads_them() {
         let mut tree = base();
-        let product = product("[system]\nhostname = \"gw-????\"\ntimezone = \"Europe/Berlin\"\nlocale = \"de_DE.UTF-8\"\n");
+        let product = product("[system]\ntimezone = \"Europe/Berlin\"\nlocale = \"de_DE.UTF-8\"\n");
         apply(&mut tree, &product).unwrap();
-        assert_eq!(tree.read_text("etc/hostname").unwrap(), "gw-????\n");
         assert_eq!(tree.read("etc/localtime").unwrap(), b"TZif");
         assert_eq!(
             tree.read_text("etc/locale.conf").unwrap(),
@@ -223,6 +224,19 @@ mod tests {
         }
         let mut empty = Tree::new();
         apply(&mut empty, &product("")).unwrap();
-        assert_eq!(empty.read_text("etc/hostname").unwrap(), "gw\n");
+    }
+
+    #[test]
+    fn greetings_name_the_product() {
+        let mut tree = base();
+        let debian = "Debian GNU/Linux 13 \\n \\l\n";
+        for path in ["etc/issue", "etc/issue.net", "etc/motd"] {
+            tree.insert(path, Node::file(debian, 0o644)).unwrap();
+        }
+        apply(&mut tree, &product("")).unwrap();
+        assert_eq!(tree.read_text("etc/issue").unwrap(), "\\S \\n \\l\n\n");
+        for path in ["etc/issue.net", "etc/motd"] {
+            assert_eq!(tree.read_text(path).unwrap(), "gw 1.2.0\n");
+        }
     }
 }

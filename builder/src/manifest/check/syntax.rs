@@ -139,7 +139,7 @@ pub fn is_unit_stem(text: &str) -> bool {
     !text.is_empty() && all(text, |c| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c))
 }
 
-/// A host name pattern: one label, `?` stands for a digit of the machine id.
+/// A host name pattern: one label, `?` stands for a hexadecimal digit that each device fills in.
 pub fn is_hostname(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && !text.starts_with('-')

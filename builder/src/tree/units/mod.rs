@@ -17,13 +17,14 @@ const CONFIGURED: &str = "etc/systemd/system";
 const SHIPPED: &str = "usr/lib/systemd/system";
 
 /// Enabled on every device, where they are installed.
-const ENABLED: [&str; 6] = [
+const ENABLED: [&str; 7] = [
     "device-agent-judge.service",
     "device-agent.timer",
     "ostree-remount.service",
     "systemd-networkd.service",
     "systemd-resolved.service",
     "systemd-timesyncd.service",
+    "treeline-hostname.service",
 ];
 /// Masked unless the product names them: they ask questions at the first boot, work on what updates
 /// replace, or (ldconfig) would leave a device with the library cache of its first release.
