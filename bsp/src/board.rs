@@ -64,8 +64,12 @@ pub enum Tier {
 pub struct Boot {
     /// The backend that holds the trial logic.
     pub backend: Backend,
-    /// Path on the firmware partition of the static boot-loader configuration.
+    /// Path on the firmware partition of the static boot-loader configuration (`grub`: grub.cfg, `uboot`:
+    /// the boot script).
     pub config: String,
+    /// Where the boot state stands (`uboot` only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<Environment>,
     /// Consoles that GRUB talks on, in GRUB's words: `console` (the firmware's) and `serial` (the first
     /// serial port at 115200 baud; left out at boot if the machine has none). Empty: the firmware's.
     #[serde(default)]
@@ -79,6 +83,23 @@ pub struct Boot {
 pub enum Backend {
     /// GRUB with a static configuration and a one-sector state block on the firmware partition.
     Grub,
+    /// U-Boot with a boot script on the firmware partition and a redundant environment in an area of its
+    /// own, outside every partition.
+    Uboot,
+}
+
+/// Where a redundant U-Boot environment stands, in bytes from the start of the disk. Each copy is written
+/// alone, so the two never share an erase block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Environment {
+    /// First copy.
+    pub offset: Size,
+    /// Second copy.
+    pub redundant_offset: Size,
+    /// Size of one copy, CRC and flag byte included: a multiple of 512.
+    pub size: Size,
 }
 
 /// Disk layout of a board. Sizes are strings such as `"64MiB"`; a product may override them.

@@ -44,8 +44,12 @@ pub struct DeviceConfig {
 pub struct BootPlace {
     /// Boot backend.
     pub backend: crate::board::Backend,
-    /// GUID (lower case) of the firmware partition in the partition table.
+    /// GUID (lower case) of the firmware partition in the partition table; on disks with an MBR its
+    /// `<signature>-<number>`.
     pub firmware_partuuid: String,
+    /// Where the U-Boot environment stands on the disk of the firmware partition (`uboot` only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<crate::board::Environment>,
     /// Boots a new deployment has on trial.
     pub tries: u8,
 }

@@ -49,6 +49,9 @@ pub fn files(
             })
             .into_bytes(),
         )),
+        Backend::Uboot => {
+            bail!("making the firmware partition: the U-Boot backend is not built in yet")
+        }
     }
     let state = BootState::confirmed(id);
     let state = grubenv::from_state(&state).context("making the boot state")?;

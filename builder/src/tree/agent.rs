@@ -148,6 +148,7 @@ fn config(merged: &Merged, files: &AgentFiles) -> Result<DeviceConfig> {
                 firmware,
                 Purpose::Partition,
             ),
+            environment: merged.board.boot.environment,
             tries: product.update.tries,
         },
         update: Update {
