@@ -1,5 +1,6 @@
 //! From a release to an armed, switched device: room, download, staging, deployment, switch.
 
+mod objects;
 mod obtain;
 
 use anyhow::{Context, Result};

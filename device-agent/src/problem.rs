@@ -84,6 +84,8 @@ pub struct Problem {
     pub text: String,
     /// What to try.
     pub hint: Option<String>,
+    /// Whether no other way to the same release can help.
+    pub conclusive: bool,
 }
 
 impl Problem {
@@ -93,7 +95,14 @@ impl Problem {
             kind,
             text: text.into(),
             hint: None,
+            conclusive: false,
         }
+    }
+
+    /// The same problem, of the release itself: no other way to it can help.
+    pub fn conclusive(mut self) -> Self {
+        self.conclusive = true;
+        self
     }
 
     /// The same problem with something to try.
@@ -116,6 +125,14 @@ pub fn kind_of(error: &anyhow::Error) -> Kind {
     error
         .downcast_ref::<Problem>()
         .map_or(Kind::Other, |problem| problem.kind)
+}
+
+/// Whether another way to the same release may succeed: not if the release itself is at fault, or this
+/// device has no room.
+pub fn another_way_may_help(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<Problem>()
+        .is_none_or(|problem| !problem.conclusive && problem.kind != Kind::Room)
 }
 
 /// The hint of an error, if the outermost [`Problem`] in its chain has one.

@@ -52,17 +52,24 @@ pub fn present(repo: &Repo, wanted: &Wanted<'_>) -> Option<Verified> {
     }
 }
 
-/// Applies the delta in `file` (already checked by hash) and verifies what came out, in one transaction:
-/// what is not accepted leaves no trace in the repository.
+/// Applies the delta in `file` (already checked by hash) and verifies what came out, in one transaction.
 pub fn apply(repo: &Repo, file: &Path, wanted: &Wanted<'_>) -> Result<Verified> {
     repo.prepare_transaction(NONE)
         .context("preparing the repository")?;
-    let inner = || -> Result<Verified> {
+    transact(repo, wanted, || {
         repo.static_delta_execute_offline(&gio::File::for_path(file), false, NONE)
-            .map_err(|error| room_or(error, "applying the delta"))?;
-        verify(repo, wanted)
-    };
-    match inner() {
+            .map_err(|error| room_or(error, "applying the delta"))
+    })
+}
+
+/// Ends the transaction that is open: `fill` brings the rest of the commit, then it is verified. What is not
+/// accepted leaves no trace in the repository.
+pub fn transact(
+    repo: &Repo,
+    wanted: &Wanted<'_>,
+    fill: impl FnOnce() -> Result<()>,
+) -> Result<Verified> {
+    match fill().and_then(|()| verify(repo, wanted)) {
         Ok(verified) => {
             repo.transaction_set_ref(None, STAGED_REF, Some(wanted.commit));
             repo.commit_transaction(NONE)
@@ -78,7 +85,8 @@ pub fn apply(repo: &Repo, file: &Path, wanted: &Wanted<'_>) -> Result<Verified> 
     }
 }
 
-fn room_or(error: ostree::glib::Error, doing: &str) -> anyhow::Error {
+/// An error of libostree, told apart from a full file system.
+pub fn room_or(error: ostree::glib::Error, doing: &str) -> anyhow::Error {
     let full =
         error.matches(gio::IOErrorEnum::NoSpace) || error.message().contains("min-free-space");
     let kind = if full { Kind::Room } else { Kind::Other };
@@ -87,20 +95,46 @@ fn room_or(error: ostree::glib::Error, doing: &str) -> anyhow::Error {
 
 /// Checks checksum, signature, product and board of a commit in the repository.
 fn verify(repo: &Repo, wanted: &Wanted<'_>) -> Result<Verified> {
-    let trust =
-        |text: String| Problem::new(Kind::Trust, format!("commit {}: {text}", wanted.commit));
     let commit = repo
         .load_variant(ObjectType::Commit, wanted.commit)
-        .map_err(|error| trust(format!("not what the artefact holds: {}", error.message())))?;
-    let bytes = commit.data_as_bytes();
-    if hex::encode(Sha256::digest(&bytes)) != wanted.commit {
-        return Err(trust("the object does not have this checksum".into()).into());
+        .map_err(|error| {
+            distrust(
+                wanted,
+                &format!("not what the artefact holds: {}", error.message()),
+            )
+        })?;
+    let detached = repo
+        .read_commit_detached_metadata(wanted.commit, NONE)
+        .with_context(|| format!("reading the signatures of commit {}", wanted.commit))?
+        .unwrap_or_else(|| VariantDict::new(None).end());
+    Ok(Verified {
+        commit: wanted.commit.to_owned(),
+        version: accept(&commit.data_as_bytes(), &detached, wanted)?,
+        kargs: kernel_arguments(repo, wanted.commit)?,
+    })
+}
+
+fn distrust(wanted: &Wanted<'_>, text: &str) -> Problem {
+    Problem::new(Kind::Trust, format!("commit {}: {text}", wanted.commit))
+}
+
+/// Checks checksum, signature, product and board of a commit object with its detached metadata; returns its
+/// version. What fails here fails again however the commit is fetched.
+pub fn accept(commit: &[u8], detached: &Variant, wanted: &Wanted<'_>) -> Result<String> {
+    if hex::encode(Sha256::digest(commit)) != wanted.commit {
+        return Err(distrust(wanted, "the object does not have this checksum")
+            .conclusive()
+            .into());
     }
-    let signatures = signatures(repo, wanted.commit)?;
-    keys::commit::verify(wanted.keys, &bytes, &signatures).map_err(|error| {
-        trust(error.to_string())
+    keys::commit::verify(wanted.keys, commit, &signatures(detached)).map_err(|error| {
+        distrust(wanted, &error.to_string())
             .hint("it was not signed with the product's commit key; nothing has been installed")
+            .conclusive()
     })?;
+    let commit = Variant::from_bytes_with_type(
+        &ostree::glib::Bytes::from(commit),
+        VariantTy::new("(a{sv}aya(say)sstayay)").context("naming the type of a commit")?,
+    );
     let metadata = VariantDict::new(Some(&commit.child_value(0)));
     let text = |key: &str| metadata.lookup::<String>(key).ok().flatten();
     for (key, want) in [
@@ -116,30 +150,20 @@ fn verify(repo: &Repo, wanted: &Wanted<'_>) -> Result<Verified> {
                     wanted.commit
                 ),
             )
+            .conclusive()
             .into());
         }
     }
-    Ok(Verified {
-        commit: wanted.commit.to_owned(),
-        version: text("version").unwrap_or_default(),
-        kargs: kernel_arguments(repo, wanted.commit)?,
-    })
+    Ok(text("version").unwrap_or_default())
 }
 
-fn signatures(repo: &Repo, commit: &str) -> Result<Vec<Vec<u8>>> {
-    let detached = repo
-        .read_commit_detached_metadata(commit, NONE)
-        .with_context(|| format!("reading the signatures of commit {commit}"))?;
-    let Some(detached) = detached else {
-        return Ok(Vec::new());
-    };
-    let list: Option<Variant> = VariantDict::new(Some(&detached))
+fn signatures(detached: &Variant) -> Vec<Vec<u8>> {
+    let list: Option<Variant> = VariantDict::new(Some(detached))
         .lookup_value(keys::commit::METADATA_KEY, VariantTy::new("aay").ok());
-    Ok(list
-        .iter()
+    list.iter()
         .flat_map(|list| list.iter())
         .map(|signature| signature.data().to_vec())
-        .collect())
+        .collect()
 }
 
 /// Reads the kernel arguments from the commit itself: an update brings its own.

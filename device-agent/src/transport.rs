@@ -1,6 +1,7 @@
 //! The way to the update server: HTTPS with the system's and the product's own certificate authorities, or a
 //! directory of the same files (`file://`, a USB stick).
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +62,43 @@ impl Transport {
         &self.client
     }
 
+    /// Reads a file of unknown length into `sink`, which takes no more than `limit` bytes.
+    ///
+    /// # Errors
+    /// [`Kind::Network`] if the file or its server is out of reach, [`Kind::Trust`] beyond the limit,
+    /// [`Kind::Room`] if there is none.
+    pub async fn read(&self, url: &Url, limit: u64, sink: &mut impl Write) -> Result<()> {
+        let problem = |kind, what: String| Problem::new(kind, format!("downloading {url}: {what}"));
+        let mut stream = tough::Transport::fetch(self, url.clone())
+            .await
+            .map_err(|error| problem(Kind::Network, tail(&error)))?;
+        let mut done = 0;
+        while let Some(chunk) = stream
+            .try_next()
+            .await
+            .map_err(|error| problem(Kind::Network, tail(&error)))?
+        {
+            done += chunk.len() as u64;
+            if done > limit {
+                return Err(problem(
+                    Kind::Trust,
+                    format!("it has more than the {limit} bytes it can have"),
+                )
+                .into());
+            }
+            sink.write_all(&chunk).map_err(|error| {
+                let kind = match error.kind() {
+                    std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                        Kind::Room
+                    }
+                    _ => Kind::Other,
+                };
+                problem(kind, format!("keeping it: {error}"))
+            })?;
+        }
+        Ok(())
+    }
+
     async fn open(&self, url: &Url) -> Result<reqwest::Response, TransportError> {
         let mut pause = self.pause;
         let mut attempt = 1;
@@ -117,13 +155,18 @@ fn client() -> reqwest::ClientBuilder {
         .read_timeout(READ)
 }
 
-/// reqwest's own text repeats the address and hides the cause at the end of the chain.
-pub fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
+/// The cause at the end of an error's chain, or the error itself.
+fn tail(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
     while let Some(next) = cause.source() {
         cause = next;
     }
     cause.to_string()
+}
+
+/// reqwest's own text repeats the address and hides the cause at the end of the chain.
+pub fn innermost(error: &reqwest::Error) -> String {
+    tail(error)
 }
 
 fn authorities(file: &Path) -> Result<Vec<reqwest::Certificate>> {

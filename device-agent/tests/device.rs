@@ -175,6 +175,93 @@ fn an_update_is_tried_confirmed_and_left_again() {
 }
 
 #[test]
+fn without_a_fitting_delta_only_missing_objects_come() {
+    if !inside("without_a_fitting_delta_only_missing_objects_come") {
+        return;
+    }
+    let world = World::new("1.0.0");
+    let new = world.commit(&good(&world, "1.1.0"));
+    let release = world.release("1.1.0", &new, &[]);
+    let whole = world.server().join(&release.full.path);
+    let kept = std::fs::read(&whole).unwrap();
+    std::fs::remove_file(&whole).unwrap();
+
+    // Neither objects nor the whole: nothing happens.
+    let error = world.install(&release).unwrap_err();
+    assert_eq!(kind_of(&error), Kind::Network, "{error:#}");
+
+    // A damaged object is not taken; the others stay for the next attempt.
+    let repo = world.publish_repository();
+    let object = lacking_object(&world, &repo);
+    let sound = std::fs::read(&object).unwrap();
+    std::fs::write(&object, b"damaged").unwrap();
+    let error = world.install(&release).unwrap_err();
+    assert_eq!(kind_of(&error), Kind::Network, "{error:#}");
+    assert!(!world.has_commit(&new));
+
+    std::fs::write(&object, &sound).unwrap();
+    let switched = world.install(&release).unwrap();
+    assert_eq!(switched.id, new);
+    assert!(switched.downloaded > 0);
+    assert!(!world.paths().state().join("download").exists());
+    world.fsck();
+    assert_eq!(world.reboot(), "1.1.0");
+    assert_eq!(
+        world.judge(true),
+        Conclusion::Done("confirmed 1.1.0".into())
+    );
+
+    // With damaged objects and a sound file, the file serves.
+    let next = world.commit(&good(&world, "1.2.0"));
+    let release = world.release("1.2.0", &next, &[]);
+    std::fs::write(&whole, kept).unwrap();
+    let repo = world.publish_repository();
+    std::fs::write(lacking_object(&world, &repo), b"damaged").unwrap();
+    assert_eq!(
+        world.install(&release).unwrap().downloaded,
+        release.full.length
+    );
+    world.fsck();
+}
+
+/// A file object on the server that the device lacks.
+fn lacking_object(world: &World, repo: &std::path::Path) -> std::path::PathBuf {
+    let device = world.root().join("ostree/repo");
+    std::fs::read_dir(repo.join("objects"))
+        .unwrap()
+        .flatten()
+        .flat_map(|dir| std::fs::read_dir(dir.path()).unwrap().flatten())
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "filez"))
+        .find(|path| {
+            let object = path.strip_prefix(repo).unwrap().with_extension("file");
+            !device.join(object).exists()
+        })
+        .unwrap()
+}
+
+#[test]
+fn an_unsigned_commit_is_refused_before_its_objects_come() {
+    if !inside("an_unsigned_commit_is_refused_before_its_objects_come") {
+        return;
+    }
+    let world = World::new("1.0.0");
+    let stranger = PrivateKey::generate().unwrap();
+    let commit = world.commit(&Commit {
+        version: "1.1.0",
+        board: BOARD,
+        key: Some(&stranger),
+    });
+    let release = world.release("1.1.0", &commit, &[]);
+    let repo = world.publish_repository();
+    // Were they asked for, it would be another error.
+    std::fs::remove_file(lacking_object(&world, &repo)).unwrap();
+    let error = world.install(&release).unwrap_err();
+    assert_eq!(kind_of(&error), Kind::Trust, "{error:#}");
+    assert!(!world.has_commit(&commit));
+}
+
+#[test]
 fn what_is_not_trusted_leaves_no_trace() {
     if !inside("what_is_not_trusted_leaves_no_trace") {
         return;

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// Format number of [`Release`] and [`Channel`].
 pub const FORMAT: u32 = 1;
 
+/// Where an update server keeps its OSTree repository (archive mode), below its base address.
+pub const REPOSITORY: &str = "repo/";
+
 /// Name of the target that describes a release.
 ///
 /// Target names have no directories: clients differ in where they put the hash of a consistent

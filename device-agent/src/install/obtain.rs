@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use keys::release::{Artifact, Release};
 
-use super::{Say, Switcher};
+use super::{objects, Say, Switcher};
 use crate::device::Device;
 use crate::fetch::{self, Order};
-use crate::problem::{kind_of, Kind};
+use crate::problem::{another_way_may_help, kind_of, Kind};
 use crate::room;
 use crate::stage::{self, Verified, Wanted};
 use crate::steps::Menu;
@@ -42,12 +42,14 @@ pub(super) async fn obtain(
         .map(|d| d.commit)
         .collect();
     let best = release.artifact_for(&here);
-    let first = bring(device, transport, release, best, sysroot, &wanted, say).await;
+    let first = if *best == release.full {
+        pull(device, transport, release, sysroot, &wanted, say).await
+    } else {
+        bring(device, transport, release, best, sysroot, &wanted, say).await
+    };
     match first {
-        Err(error) if *best != release.full && worth_the_whole(&error) => {
-            say(&format!(
-                "the delta is of no use ({error:#}); taking the whole release"
-            ));
+        Err(error) if worth_the_whole(&error, best == &release.full) => {
+            say(&format!("{error:#}; taking the whole release as one file"));
             bring(
                 device,
                 transport,
@@ -63,15 +65,35 @@ pub(super) async fn obtain(
     }
 }
 
-/// Whether the whole release may succeed where a delta did not.
-fn worth_the_whole(error: &anyhow::Error) -> bool {
-    // A commit with a bad signature stays the same commit.
-    let bad_commit = format!("{error:#}").contains("commit ");
-    match kind_of(error) {
-        Kind::Other => true,
-        Kind::Trust => !bad_commit,
-        _ => false,
-    }
+/// Whether the whole release may succeed where a delta or single objects did not. A delta that cannot be
+/// reached is waited for: it is the smaller one; a server may well have no repository.
+fn worth_the_whole(error: &anyhow::Error, objects: bool) -> bool {
+    another_way_may_help(error) && (objects || kind_of(error) != Kind::Network)
+}
+
+/// Object by object: what no delta leads to.
+async fn pull(
+    device: &Device,
+    transport: &Transport,
+    release: &Release,
+    sysroot: &Sysroot,
+    wanted: &Wanted<'_>,
+    say: Say<'_>,
+) -> Result<(Verified, u64)> {
+    let base = base_url(&device.config.update.url)?;
+    let dir = device.paths.state().join("download");
+    // Files stand beside the repository only for a moment each: nothing is asked of the downloads' room.
+    make_room(device, sysroot, release, release.installed_bytes)?;
+    let source = objects::Source {
+        transport,
+        repository: base
+            .join(keys::release::REPOSITORY)
+            .context("the address of the repository")?,
+        dir: &dir,
+        limit: release.installed_bytes,
+        pause: Duration::from_secs(1),
+    };
+    objects::pull(&source, &sysroot.repo(), wanted, say).await
 }
 
 async fn bring(
@@ -142,6 +164,12 @@ fn prove_room(
             &format!("downloading {}", release.version),
         )?;
     }
+    make_room(device, sysroot, release, installed)
+}
+
+/// Room for `installed` bytes in the repository, at the price of the deployment before the running one.
+fn make_room(device: &Device, sysroot: &Sysroot, release: &Release, installed: u64) -> Result<()> {
+    let repo = sysroot.repo_path();
     let what = format!("installing {}", release.version);
     if room::require(&repo, installed, &what).is_err() {
         let old = sysroot.deployments().len() > 1;

@@ -416,6 +416,23 @@ units = ["app.service"]
         }
     }
 
+    /// Publishes the archive itself, as plain OSTree clients want it; returns where it stands.
+    pub fn publish_repository(&self) -> PathBuf {
+        let repo = self.server().join(keys::release::REPOSITORY);
+        let _ = std::fs::remove_dir_all(&repo);
+        std::fs::create_dir_all(self.server()).unwrap();
+        run("cp", &["-a", text(&self.archive()), text(&repo)]);
+        repo
+    }
+
+    /// Judges the device's repository with libostree's own tool.
+    pub fn fsck(&self) {
+        run(
+            "ostree",
+            &["fsck", "--repo", text(&self.root().join("ostree/repo"))],
+        );
+    }
+
     /// Directory of the deployment of `commit`.
     pub fn deployment(&self, commit: &str) -> PathBuf {
         let base = self.root().join(format!("ostree/deploy/{PRODUCT}/deploy"));
