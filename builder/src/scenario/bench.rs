@@ -170,7 +170,14 @@ impl<'a> Bench<'a> {
             Fault::ForeignCommit => self.foreign_commit(&dir, scratch)?,
             Fault::ExpiredMetadata => self.republish(&dir, &self.project.keys_dir(), past())?,
             Fault::ForeignMetadata => self.foreign_metadata(&dir, scratch)?,
-            Fault::WrongBoard => self.wrong_board(&dir)?,
+            Fault::WrongBoard => self.reissue(&dir, |release| {
+                release.boards = vec!["another-board".into()];
+            })?,
+            Fault::NoDelta => {
+                self.reissue(&dir, |release| release.deltas.clear())?;
+                // Only single objects are left.
+                fs::remove_dir_all(dir.join("deltas")).context("removing the deltas")?;
+            }
             _ => {}
         }
         Ok(dir)
@@ -255,9 +262,10 @@ impl<'a> Bench<'a> {
         self.republish(updates, &keys, Expiry::from(SystemTime::now()))
     }
 
-    fn wrong_board(&self, updates: &Path) -> Result<()> {
+    /// Publishes the offered release with a change of its description.
+    fn reissue(&self, updates: &Path, change: impl FnOnce(&mut Release)) -> Result<()> {
         let mut release = self.release_of(updates)?;
-        release.boards = vec!["another-board".into()];
+        change(&mut release);
         let name = release_target(&self.board.id, variant::NEW_VERSION);
         let keys = self.project.keys_dir();
         let text = serde_json::to_vec(&release).context("writing a release")?;

@@ -122,7 +122,7 @@ impl Play<'_> {
 
     fn updated(&mut self, mut device: Device) -> Result<()> {
         match self.scenario.fault {
-            Fault::None => update(&mut device, "")?,
+            Fault::None | Fault::NoDelta => update(&mut device, "")?,
             Fault::PowerCut(point) => {
                 stop_at(&mut device, point)?;
                 device = self.power_cycle(device)?;

@@ -52,6 +52,8 @@ pub enum Fault {
     NoNetwork,
     /// The root file system is full.
     DiskFull,
+    /// No delta starts from what the device has, and the whole release is not there as one file.
+    NoDelta,
     /// A byte of the delta differs.
     TamperedDelta,
     /// The commit is signed with another key than the device trusts; the metadata is right.
@@ -124,6 +126,14 @@ pub const SCENARIOS: &[Scenario] = &[
         Expect::Updated,
         true,
         "a signed delta is fetched, installed, tried and confirmed",
+    ),
+    scenario(
+        "no-delta",
+        Offer::Good,
+        Fault::NoDelta,
+        Expect::Updated,
+        false,
+        "no delta fits: the objects that are missing are fetched one by one",
     ),
     scenario(
         "kernel-panic",
