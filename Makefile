@@ -41,7 +41,8 @@ unit: ## tests beside the code
 	cargo test --workspace --exclude treeline-tests --locked
 
 system: dev ## whole-system tests without virtual devices of a product
-	BUILDER=$(abspath $(DEV_BUILDER)) cargo test --workspace --locked \
+	judge=$$(scripts/judge-libostree) && \
+	  JUDGE_OSTREE=$$judge BUILDER=$(abspath $(DEV_BUILDER)) cargo test --workspace --locked \
 	  $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs))
 
 scenarios: dev ## virtual devices: the scenarios that fit into `make test`
