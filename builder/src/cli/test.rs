@@ -25,6 +25,9 @@ pub(super) struct Args {
     /// Lists the scenarios and ends
     #[arg(long)]
     list: bool,
+    /// Measures an update against `ostree admin switch` instead of playing scenarios
+    #[arg(long, conflicts_with_all = ["scenarios", "quick", "list"])]
+    measure: bool,
     /// Port of this machine that the virtual devices fetch updates from
     #[arg(long, default_value_t = bench::PORT, value_name = "PORT")]
     port: u16,
@@ -62,6 +65,14 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
         port: args.port,
         out: out.clone(),
     };
+    if args.measure {
+        let figures = scenario::measure::run(&request, &Cache::from_env()?, context.progress)
+            .context("measuring an update")?;
+        return match args.json {
+            true => print::json(&figures),
+            false => print::text(&figures.table()),
+        };
+    }
     let summary = scenario::run(&request, &Cache::from_env()?, context.progress)
         .context("preparing the test")?;
     if args.json {

@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod device;
+pub mod measure;
 pub mod play;
 pub mod report;
 pub mod table;
@@ -40,9 +41,16 @@ pub struct Request<'a> {
     pub out: PathBuf,
 }
 
-/// Runs a test. A scenario that fails does not stop the others; only what keeps all of them from running
-/// is an error.
-pub fn run(request: &Request<'_>, cache: &Cache, progress: Progress) -> Result<Summary> {
+/// A bench with a device that has booted once, and where everything goes.
+struct Place<'a> {
+    bench: Bench<'a>,
+    ready: (PathBuf, PathBuf),
+    out: PathBuf,
+    logs: PathBuf,
+    work: PathBuf,
+}
+
+fn prepare<'a>(request: &Request<'_>, cache: &'a Cache, progress: Progress) -> Result<Place<'a>> {
     let out = std::path::absolute(&request.out).context("finding the output directory")?;
     let logs = out.join("logs");
     let work = out.join("work");
@@ -61,17 +69,31 @@ pub fn run(request: &Request<'_>, cache: &Cache, progress: Progress) -> Result<S
     let stage = progress.stage("first boot");
     let ready = play::ready_device(&bench, &work)?;
     stage.done("the device is up");
+    Ok(Place {
+        bench,
+        ready,
+        out,
+        logs,
+        work,
+    })
+}
+
+/// Runs a test. A scenario that fails does not stop the others; only what keeps all of them from running
+/// is an error.
+pub fn run(request: &Request<'_>, cache: &Cache, progress: Progress) -> Result<Summary> {
+    let place = prepare(request, cache, progress)?;
     let mut summary = Summary {
         board: request.board.into(),
         outcomes: Vec::new(),
     };
     for round in 1..=request.rounds {
         for scenario in &request.scenarios {
-            let log = logs.join(format!("{}-{round}.log", scenario.name));
+            let log = place.logs.join(format!("{}-{round}.log", scenario.name));
             let stage = progress.stage(scenario.name);
             let begun = Instant::now();
-            let scratch = tempfile::tempdir_in(&work).context("creating a scratch directory")?;
-            let result = play::play(&bench, scenario, &ready, scratch.path(), &log);
+            let scratch =
+                tempfile::tempdir_in(&place.work).context("creating a scratch directory")?;
+            let result = play::play(&place.bench, scenario, &place.ready, scratch.path(), &log);
             stage.done(if result.is_ok() { "ok" } else { "FAILED" });
             summary.outcomes.push(Outcome {
                 scenario: scenario.name.into(),
@@ -81,7 +103,7 @@ pub fn run(request: &Request<'_>, cache: &Cache, progress: Progress) -> Result<S
                 console_log: log.display().to_string(),
             });
             // After every scenario, so that an interrupted run leaves what it has found.
-            summary.write(&out)?;
+            summary.write(&place.out)?;
         }
     }
     Ok(summary)

@@ -73,17 +73,12 @@ pub fn play(
     scratch: &Path,
     log: &Path,
 ) -> Result<()> {
-    let copy = |from: &Path, name: &str| -> Result<PathBuf> {
-        let to = scratch.join(name);
-        std::fs::copy(from, &to).with_context(|| format!("copying {}", from.display()))?;
-        Ok(to)
-    };
     let updates = bench.server_dir(scenario.offer, scenario.fault, scratch)?;
     let mut play = Play {
         bench,
         scenario,
-        disk: copy(&ready.0, "disk.qcow2")?,
-        variables: copy(&ready.1, "variables.qcow2")?,
+        disk: copy(&ready.0, scratch, "disk.qcow2")?,
+        variables: copy(&ready.1, scratch, "variables.qcow2")?,
         log: log.to_path_buf(),
         server: Some(bench.serve(&updates)?),
         updates,
@@ -95,6 +90,32 @@ pub fn play(
         Expect::Refused(code) => play.refused(device, code),
         Expect::OldThenUpdated => play.old_then_updated(device),
     }
+}
+
+fn copy(from: &Path, dir: &Path, name: &str) -> Result<PathBuf> {
+    let to = dir.join(name);
+    std::fs::copy(from, &to).with_context(|| format!("copying {}", from.display()))?;
+    Ok(to)
+}
+
+/// A running device from copies of the ready one in `scratch`.
+pub fn resume(
+    bench: &Bench<'_>,
+    ready: &(PathBuf, PathBuf),
+    scratch: &Path,
+    log: &Path,
+) -> Result<Device> {
+    let machine = Machine::start(&MachineRequest {
+        board: &bench.board,
+        disk: &copy(&ready.0, scratch, "disk.qcow2")?,
+        console_log: log,
+        variables: &copy(&ready.1, scratch, "variables.qcow2")?,
+        resume: Some(READY),
+        test_shell: true,
+    })?;
+    let mut device = Device { machine };
+    device.machine.wait_for_shell(Duration::from_secs(120))?;
+    Ok(device)
 }
 
 impl Play<'_> {
