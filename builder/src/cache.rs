@@ -7,7 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
+
+/// How the names of scratch directories begin.
+const MAKING: &str = ".making-";
+/// A scratch directory younger than this may belong to a process that has not locked it yet.
+const SETTLED: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// The cache directory.
 #[derive(Debug, Clone)]
@@ -66,9 +72,11 @@ impl Cache {
         let parent = self.root.join(kind);
         fs::create_dir_all(&parent).with_context(|| format!("creating {}", parent.display()))?;
         let scratch = tempfile::Builder::new()
-            .prefix(".making-")
+            .prefix(MAKING)
             .tempdir_in(&parent)
             .with_context(|| format!("creating a scratch directory in {}", parent.display()))?;
+        let _busy = busy(scratch.path())?;
+        sweep(&parent);
         let made = scratch.path().join("entry");
         make(&made)?;
         match fs::rename(&made, &entry) {
@@ -78,6 +86,27 @@ impl Cache {
             Err(error) => {
                 Err(error).with_context(|| format!("moving a new entry to {}", entry.display()))
             }
+        }
+    }
+}
+
+/// Marks a scratch directory as in use for as long as the value lives, even if the process is killed.
+fn busy(scratch: &Path) -> Result<Flock<fs::File>> {
+    let dir = fs::File::open(scratch).with_context(|| format!("opening {}", scratch.display()))?;
+    Flock::lock(dir, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, error)| error)
+        .with_context(|| format!("locking {}", scratch.display()))
+}
+
+/// Removes the scratch directories that killed processes have left.
+fn sweep(parent: &Path) {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    for entry in entries.filter(|e| e.file_name().to_string_lossy().starts_with(MAKING)) {
+        let age = entry.metadata().and_then(|meta| meta.modified());
+        let settled = age.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > SETTLED));
+        if settled && busy(&entry.path()).is_ok() {
+            // What cannot be removed (it may belong to root) only takes room.
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
@@ -135,6 +164,29 @@ pub fn sha256_file(path: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_process_left_is_swept_and_what_is_in_use_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        let [left, used, young] =
+            ["left", "used", "young"].map(|name| dir.path().join(format!("kind/{MAKING}{name}")));
+        for scratch in [&left, &used, &young] {
+            fs::create_dir_all(scratch.join("entry")).unwrap();
+        }
+        let old = std::time::SystemTime::now() - 2 * SETTLED;
+        for scratch in [&left, &used] {
+            fs::File::open(scratch).unwrap().set_modified(old).unwrap();
+        }
+        let _lock = busy(&used).unwrap();
+        cache
+            .get_or_make("kind", "key", |path| Ok(fs::write(path, "x")?))
+            .unwrap();
+        assert_eq!(
+            [&left, &used, &young].map(|scratch| scratch.exists()),
+            [false, true, true]
+        );
+    }
 
     #[test]
     fn an_entry_is_made_once_and_a_failed_one_leaves_nothing() {
