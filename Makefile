@@ -13,6 +13,12 @@ BUILDER := $(CARGO_TARGET_DIR)/release/builder
 # whole workspace: another choice means other features, and then everything is compiled once more.
 DEV_BUILDER := $(CARGO_TARGET_DIR)/debug/builder
 
+# Small on the device: relative relocations packed (glibc 2.36 and newer), no unwind tables (a panic aborts),
+# equal functions folded where the linker can (rust-lld, which Rust takes by default on x86_64 since 1.90).
+FOLD := $(shell rustc -vV 2>/dev/null | awk '/^host: x86_64-unknown-linux-gnu/{h=1} /^release: /{split($$2,v,".")} END{if (h && v[2]>=90) print "-Clink-arg=-Wl,--icf=all"}')
+export AGENT_RUSTFLAGS := -Clink-arg=-Wl,-z,pack-relative-relocs -Cforce-unwind-tables=no $(FOLD)
+export AGENT_CFLAGS := -fno-asynchronous-unwind-tables -fno-unwind-tables
+
 .PHONY: help setup build dev agent demo lint unit system scenarios test test-all bench deny book clean
 
 help: ## this list
@@ -28,7 +34,7 @@ dev: agent ## the same for development
 	cargo build --locked --workspace --exclude treeline-tests
 
 agent: ## device-agent alone, small
-	cargo build --profile device --locked -p device-agent
+	RUSTFLAGS='$(AGENT_RUSTFLAGS)' CFLAGS='$(AGENT_CFLAGS)' cargo build --profile device --locked -p device-agent
 
 demo: setup build ## build a product, boot it, update it, break it, see it fall back
 	scripts/demo $(BUILDER)
