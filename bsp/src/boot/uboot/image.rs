@@ -1,0 +1,51 @@
+//! Boot scripts as U-Boot wants them: the "legacy" image format, type script.
+//!
+//! 64 bytes of header, all numbers big-endian, then for scripts a table of the lengths of its parts, ended
+//! by zero, then the parts (U-Boot's `include/image.h`; `mkimage -T script` makes the same).
+
+const MAGIC: u32 = 0x2705_1956;
+const NAME_LENGTH: usize = 32;
+const OS_LINUX: u8 = 5;
+const ARCH_ARM: u8 = 2;
+const TYPE_SCRIPT: u8 = 6;
+const COMPRESSION_NONE: u8 = 0;
+const NAME: &str = "Treeline";
+
+/// The image of the script `text`, made at `time` (seconds since 1970; U-Boot shows it and no more).
+pub fn image(text: &str, time: u32) -> Vec<u8> {
+    let mut data = Vec::with_capacity(text.len() + 8);
+    // Scripts are a few kilobytes, generated here: the length always fits.
+    let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+    data.extend(length.to_be_bytes());
+    data.extend(0u32.to_be_bytes());
+    data.extend(text.bytes());
+
+    let mut image = header(time, &data, 0);
+    let crc = crc32fast::hash(&image);
+    image = header(time, &data, crc);
+    image.append(&mut data);
+    image
+}
+
+/// The header; its own CRC is taken with that field being zero.
+fn header(time: u32, data: &[u8], own_crc: u32) -> Vec<u8> {
+    let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+    let (load_address, entry_point) = (0, 0);
+    let mut header = Vec::with_capacity(64 + data.len());
+    for number in [
+        MAGIC,
+        own_crc,
+        time,
+        length,
+        load_address,
+        entry_point,
+        crc32fast::hash(data),
+    ] {
+        header.extend(number.to_be_bytes());
+    }
+    header.extend([OS_LINUX, ARCH_ARM, TYPE_SCRIPT, COMPRESSION_NONE]);
+    let mut name = NAME.as_bytes().to_vec();
+    name.resize(NAME_LENGTH, 0);
+    header.append(&mut name);
+    header
+}
