@@ -60,6 +60,9 @@ pub struct BoardLock {
     /// Packages of which only files are taken (boot loader); without their dependencies.
     #[serde(default)]
     pub firmware: Vec<LockedPackage>,
+    /// Files of the product that become part of the boot loader.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<LockedFile>,
     /// Packages of the host programs that write the image (mke2fs), with their dependencies.
     #[serde(default)]
     pub tools: Vec<LockedPackage>,
@@ -109,6 +112,16 @@ pub struct LockedPackage {
     pub archive: String,
     /// Path below the address of the archive.
     pub filename: String,
+}
+
+/// A file of the product.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedFile {
+    /// Path relative to the product's directory.
+    pub path: String,
+    /// SHA-256, 64 hex digits.
+    pub sha256: String,
 }
 
 /// The root file system that a tree starts from.
