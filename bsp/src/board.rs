@@ -15,7 +15,7 @@ pub use load::{builtin, from_toml, list, BoardError};
 pub use qemu::{DiskBus, Qemu};
 pub use size::Size;
 pub use sources::{FirmwareFile, PackageFile, Source};
-pub use uuid::{disk_id, partition_uuid, stable_uuid, Purpose};
+pub use uuid::{disk_id, disk_uuid, partition_uuid, stable_uuid, Purpose};
 
 use serde::{Deserialize, Serialize};
 

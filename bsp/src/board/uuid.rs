@@ -63,6 +63,14 @@ pub fn disk_id(product: &str, board: &str) -> u32 {
         .unwrap_or_default()
 }
 
+/// The identifier of the whole disk in its partition table, as udev shows it (`ID_PART_TABLE_UUID`).
+pub fn disk_uuid(product: &str, board: &Board) -> String {
+    match board.disk.table {
+        Table::Gpt | Table::Hybrid => stable_uuid(product, &board.id, "", Purpose::Disk),
+        Table::Mbr => format!("{:08x}", disk_id(product, &board.id)),
+    }
+}
+
 /// What the kernel calls the partition with this role (`PARTUUID=`, `/dev/disk/by-partuuid/`): its GUID,
 /// on disks with nothing but an MBR `<signature>-<number>`. `None` if the board has no such partition.
 pub fn partition_uuid(product: &str, board: &Board, role: Role) -> Option<String> {

@@ -14,14 +14,12 @@ pub(super) struct Shown {
 
 /// Configuration of the device's repository, with the sysroot's settings.
 pub(super) fn repo_config(backend: Backend) -> String {
+    // libostree's U-Boot backend puts /boot before every path itself, whatever bootprefix says.
     let bootloader = match backend {
-        Backend::Grub => "grub2",
-        Backend::Uboot => "uboot",
+        Backend::Grub => "bootloader=grub2\nbootprefix=true",
+        Backend::Uboot => "bootloader=uboot",
     };
-    format!(
-        "[core]\nrepo_version=1\nmode=bare\n\n\
-         [sysroot]\nbootloader={bootloader}\nbootprefix=true\nreadonly=true\n"
-    )
+    format!("[core]\nrepo_version=1\nmode=bare\n\n[sysroot]\n{bootloader}\nreadonly=true\n")
 }
 
 /// The file for the boot loader in `loader.N`: its name and text.
@@ -35,15 +33,23 @@ pub(super) fn loader_file(backend: Backend, shown: &Shown) -> (&'static str, Str
     }
 }
 
+/// What paths in the boot entries begin with.
+pub(super) fn prefix(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Grub => "/boot",
+        Backend::Uboot => "",
+    }
+}
+
 /// What libostree's U-Boot backend writes for one deployment (variables of U-Boot).
 fn uenv(shown: &Shown) -> String {
     let entry = &shown.entry;
-    let mut text = format!("kernel_image={}\n", entry.linux);
+    let mut text = format!("kernel_image=/boot{}\n", entry.linux);
     for initrd in &entry.initrd {
-        text.push_str(&format!("ramdisk_image={initrd}\n"));
+        text.push_str(&format!("ramdisk_image=/boot{initrd}\n"));
     }
     if let Some(dir) = &shown.device_trees {
-        text.push_str(&format!("fdtdir={dir}\n"));
+        text.push_str(&format!("fdtdir=/boot{dir}\n"));
     }
     text.push_str(&format!("bootargs={}\n", entry.options));
     text

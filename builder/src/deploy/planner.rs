@@ -228,16 +228,17 @@ impl Planner<'_> {
         }
         self.boot_links(commit, &boot_checksum, &site.stateroot);
         let os_release = self.os_release(&root)?;
+        let seen = format!("{}/{dir}", boot::prefix(site.backend));
         let shown = boot::Shown {
             entry: BootEntry {
                 title: boot::title(&os_release, version),
                 version: 1,
-                linux: format!("/boot/{dir}/{}", places[0].0),
-                initrd: vec![format!("/boot/{dir}/{}", places[1].0)],
+                linux: format!("{seen}/{}", places[0].0),
+                initrd: vec![format!("{seen}/{}", places[1].0)],
                 options: boot::options(site, BOOT_VERSION, &boot_checksum),
                 devicetree: None,
             },
-            device_trees: device_trees.then(|| format!("/boot/{dir}/dtb")),
+            device_trees: device_trees.then(|| format!("{seen}/dtb")),
         };
         let loader = format!("boot/loader.{BOOT_VERSION}");
         self.text(

@@ -155,6 +155,11 @@ impl World {
             .arg(REFSPEC)
             .run()
             .unwrap();
+        if self.backend == Backend::Uboot {
+            // libostree writes anew what it finds.
+            write(&sysroot, "boot/loader.0/uEnv.txt", b"", 0o644);
+            std::os::unix::fs::symlink("loader.0", sysroot.join("boot/loader")).unwrap();
+        }
         let id = format!("--karg=treeline.id={}", self.commit);
         let args = [
             "deploy",
@@ -340,11 +345,9 @@ fn the_sysroot_of_a_u_boot_board_is_the_one_that_ostree_admin_deploy_makes() {
         let world = world_with(Backend::Uboot, device_trees);
         let (real, ours) = (world.real(), world.ours("ours"));
         let (mut real, mut ours) = (looks(&real), looks(&ours));
-        let entries = loader_texts([&mut real, &mut ours], ENTRIES);
-        let uenvs = loader_texts([&mut real, &mut ours], ["uEnv.txt"; 2]);
-        for ([real, ours], before) in [(entries, " /"), (uenvs, "=/")] {
-            let prefix = format!("{before}boot/ostree/demo");
-            assert_eq!(ours.replace(&prefix, &prefix.replace("boot/", "")), real);
+        for names in [ENTRIES, ["uEnv.txt"; 2]] {
+            let [real, ours] = loader_texts([&mut real, &mut ours], names);
+            assert_eq!(ours, real);
             assert_eq!(ours.contains("fdtdir"), !device_trees.is_empty(), "{ours}");
         }
         compare(real, ours);

@@ -1,10 +1,11 @@
 //! What stands on the firmware partition: the boot loader's own files, the static configuration with
 //! the trial logic, and the boot state of a device on which the first deployment is good.
 
-use anyhow::{bail, Context, Result};
-use bsp::board::{stable_uuid, Backend, Board, Purpose, Role};
+use anyhow::{Context, Result};
+use bsp::board::{stable_uuid, Backend, Board, Environment, Purpose, Role};
 use bsp::boot::grub::{static_config, GrubPlaces};
 use bsp::boot::state::BootState;
+use bsp::boot::uboot::{self, DeviceTree, ScriptPlaces};
 use bsp::boot::{grubenv, GOOD_PATH, STATE_PATH};
 use bsp::disk::{Layout, PlacedPartition};
 
@@ -17,6 +18,7 @@ pub fn files(
     layout: &Layout,
     sources: &Sources<'_>,
     id: &str,
+    source_date_epoch: u64,
 ) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
     for file in &board.firmware {
@@ -32,11 +34,51 @@ pub fn files(
         .context("making the firmware partition: the board has no root partition")?;
     match board.boot.backend {
         Backend::Grub => files.extend(grub(product, board, root, id)?),
-        Backend::Uboot => {
-            bail!("making the firmware partition: the U-Boot backend is not built in yet")
-        }
+        Backend::Uboot => files.push((
+            board.boot.config.clone(),
+            boot_script(board, root, source_date_epoch)?,
+        )),
     }
     Ok(files)
+}
+
+/// The script that U-Boot finds and runs.
+fn boot_script(board: &Board, root: &PlacedPartition, source_date_epoch: u64) -> Result<Vec<u8>> {
+    let device_tree = match &board.device_trees {
+        None => DeviceTree::Loader,
+        Some(trees) => DeviceTree::Deployment {
+            name: (!trees.detect).then(|| trees.default.clone()),
+            overlays: trees.overlay_files().collect(),
+        },
+    };
+    let script = uboot::boot_script(&ScriptPlaces {
+        root_partition_number: root.number,
+        environment: environment(board)?,
+        arch: board.arch.clone(),
+        device_tree,
+        addresses: None,
+        watchdog: None,
+    });
+    // The field of the image has 32 bits.
+    let time = u32::try_from(source_date_epoch).unwrap_or(u32::MAX);
+    Ok(uboot::image(&script, time))
+}
+
+/// The boot environment of a device on which the first deployment is good: first byte on the disk and
+/// content of each copy. None where another backend keeps the state.
+pub fn environment_copies(board: &Board, id: &str) -> Result<Vec<(u64, Vec<u8>)>> {
+    match board.boot.backend {
+        Backend::Grub => Ok(Vec::new()),
+        Backend::Uboot => uboot::environment_area(&environment(board)?, &BootState::confirmed(id))
+            .context("making the boot environment"),
+    }
+}
+
+fn environment(board: &Board) -> Result<Environment> {
+    board
+        .boot
+        .environment
+        .with_context(|| format!("board {} has no place for its boot environment", board.id))
 }
 
 /// The static configuration and the boot state.

@@ -243,12 +243,16 @@ impl Builder<'_> {
             &self.layout,
             sources,
             self.request.checksum,
+            self.request.source_date_epoch,
         )
     }
 
     /// What stands outside every partition.
     fn areas(&self, sources: &Sources<'_>) -> Result<Vec<(u64, Vec<u8>)>> {
-        sources.raw_areas(&self.request.merged.board)
+        let board = &self.request.merged.board;
+        let mut areas = sources.raw_areas(board)?;
+        areas.extend(firmware::environment_copies(board, self.request.checksum)?);
+        Ok(areas)
     }
 
     /// The deployed commit; fails if it or its first update would not fit.
