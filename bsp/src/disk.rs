@@ -5,6 +5,8 @@
 
 mod dots;
 mod fat;
+#[cfg(test)]
+mod golden;
 mod gpt;
 mod mbr;
 mod repart;

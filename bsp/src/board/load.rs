@@ -8,6 +8,14 @@ use super::Board;
 /// The boards that come with the program, by id.
 const BUILTIN: &[(&str, &str)] = &[
     (
+        "beaglebone",
+        include_str!("../../../boards/beaglebone.toml"),
+    ),
+    (
+        "orangepi-pc",
+        include_str!("../../../boards/orangepi-pc.toml"),
+    ),
+    (
         "qemu-aarch64",
         include_str!("../../../boards/qemu-aarch64.toml"),
     ),
@@ -15,6 +23,10 @@ const BUILTIN: &[(&str, &str)] = &[
         "qemu-armhf",
         include_str!("../../../boards/qemu-armhf.toml"),
     ),
+    ("rockpro64", include_str!("../../../boards/rockpro64.toml")),
+    ("rpi2", include_str!("../../../boards/rpi2.toml")),
+    ("rpi3", include_str!("../../../boards/rpi3.toml")),
+    ("rpi4", include_str!("../../../boards/rpi4.toml")),
     (
         "x86_64-uefi",
         include_str!("../../../boards/x86_64-uefi.toml"),
