@@ -162,3 +162,138 @@ fn checked_id(id: &str) -> Result<&str, EnvError> {
         Err(EnvError::BadId(id.into()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SIZE: u64 = 0x400;
+
+    fn state(good: &str, trial: Option<&str>, tries: u8) -> Variables {
+        let mut variables = Variables::new();
+        let state = BootState {
+            good: good.into(),
+            trial: trial.map(str::to_owned),
+            tries,
+        };
+        set_state(&mut variables, &state).unwrap();
+        variables
+    }
+
+    fn copy(flag: u8) -> Copy {
+        Copy {
+            flag,
+            variables: Variables::new(),
+        }
+    }
+
+    #[test]
+    fn the_newer_copy_counts_even_after_255() {
+        for (first, second, want) in [
+            (1, 0, 0),
+            (1, 2, 1),
+            (3, 3, 0),
+            (255, 0, 1),
+            (0, 255, 0),
+            (254, 255, 1),
+            (255, 1, 0),
+        ] {
+            let (a, b) = (copy(first), copy(second));
+            assert_eq!(newest([Some(&a), Some(&b)]), Some(want), "{first} {second}");
+        }
+        assert_eq!(newest([Some(&copy(0)), None]), Some(0));
+        assert_eq!(newest([None, Some(&copy(0))]), Some(1));
+        assert_eq!(newest([None, None]), None);
+    }
+
+    #[test]
+    fn torn_foreign_and_erased_copies_are_none() {
+        let whole = render_copy(7, &state("a", Some("b"), 3), SIZE).unwrap();
+        assert_eq!(parse_copy(&whole).unwrap().flag, 7);
+        for at in [0, 3, HEADER, 40, whole.len() - 1] {
+            let mut torn = whole.clone();
+            torn[at] ^= 1;
+            assert!(matches!(parse_copy(&torn), Err(EnvError::Checksum { .. })));
+        }
+        // The flag is not covered: it is what makes a copy the one that counts.
+        let mut newer = whole;
+        newer[4] = 8;
+        assert_eq!(parse_copy(&newer).unwrap().flag, 8);
+        for foreign in [vec![0; 0x400], vec![0xff; 0x400], Vec::new(), vec![0; 4]] {
+            assert!(parse_copy(&foreign).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_stays() {
+        let mut variables = state("a", Some("b"), 3);
+        variables.insert("serial".into(), "4711".into());
+        set_state(&mut variables, &BootState::confirmed("b")).unwrap();
+        assert_eq!(variables["serial"], "4711");
+        assert_eq!(
+            variables::to_state(&variables),
+            Some(BootState::confirmed("b"))
+        );
+        set_good(&mut variables, "c").unwrap();
+        assert_eq!(variables["serial"], "4711");
+        assert_eq!(variables::to_state(&variables), None);
+        assert_eq!(variables::to_good(&variables).as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn reads_as_u_boot_does() {
+        let data = b"a=1\0noequals\0b=\0c=x=y\0=z\0a=2\0\0hidden=1\0";
+        let variables = parse_data(data);
+        let want = [("a", "2"), ("c", "x=y")].map(|(n, v)| (n.to_owned(), v.to_owned()));
+        assert_eq!(variables, Variables::from(want));
+    }
+
+    #[test]
+    fn refuses_what_would_not_fit_or_not_be_read_back() {
+        let longest = "f".repeat(crate::boot::state::MAX_ID_LENGTH);
+        let full = state(&longest, Some(&longest), 9);
+        render_copy(0, &full, 512).unwrap();
+        assert!(matches!(
+            render_copy(0, &full, 256),
+            Err(EnvError::TooLong { room: 251, .. })
+        ));
+        assert_eq!(render_copy(0, &full, 4), Err(EnvError::TooShort(4)));
+        for (name, value) in [("a=b", "c"), ("", "c"), ("a\0", "c"), ("a", "\0")] {
+            let variables = Variables::from([(name.into(), value.into())]);
+            assert!(render_copy(0, &variables, SIZE).is_err(), "{name:?}");
+        }
+        let mut variables = Variables::new();
+        for id in ["a b", "", "-x", "a\0b"] {
+            assert!(set_state(&mut variables, &BootState::confirmed(id)).is_err());
+            assert!(set_good(&mut variables, id).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse_copy(&bytes);
+            let mut valid = crc32fast::hash(&bytes).to_le_bytes().to_vec();
+            valid.push(1);
+            valid.extend(&bytes);
+            let copy = parse_copy(&valid).unwrap();
+            let _ = (variables::to_state(&copy.variables), variables::to_good(&copy.variables));
+        }
+
+        #[test]
+        fn states_survive(good in "[a-zA-Z0-9][a-zA-Z0-9._-]{0,127}", trial in proptest::option::of("[a-z0-9][a-z0-9.-]{0,127}"), tries in 0u8..=9, flag: u8) {
+            let variables = state(&good, trial.as_deref(), tries);
+            let copy = parse_copy(&render_copy(flag, &variables, SIZE).unwrap()).unwrap();
+            prop_assert_eq!(copy.flag, flag);
+            prop_assert_eq!(variables::to_state(&copy.variables), Some(BootState { good, trial, tries }));
+        }
+
+        #[test]
+        fn variables_survive(name in "[^=\0]{1,20}", value in "[^\0]{1,100}") {
+            let variables = Variables::from([(name, value)]);
+            let copy = parse_copy(&render_copy(0, &variables, SIZE).unwrap()).unwrap();
+            prop_assert_eq!(copy.variables, variables);
+        }
+    }
+}

@@ -49,3 +49,77 @@ fn header(time: u32, data: &[u8], own_crc: u32) -> Vec<u8> {
     header.append(&mut name);
     header
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn run(program: &str, args: &[&std::ffi::OsStr]) -> String {
+        let output = Command::new(program)
+            .args(args)
+            .output()
+            .unwrap_or_else(|e| panic!("{program}: {e}; install u-boot-tools"));
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn mkimage_makes_the_same_and_dumpimage_takes_it_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let [text, own, theirs, back] =
+            ["text", "own", "theirs", "back"].map(|name| dir.path().join(name));
+        std::fs::write(&text, "echo hello\n").unwrap();
+        let made = image("echo hello\n", 1_700_000_000);
+        std::fs::write(&own, &made).unwrap();
+        let shown = run("mkimage", &["-l".as_ref(), own.as_os_str()]);
+        for line in [
+            "Image Name:   Treeline",
+            "ARM Linux Script (uncompressed)",
+            "Data Size:    19 Bytes",
+            "Image 0: 11 Bytes",
+        ] {
+            assert!(shown.contains(line), "{shown}");
+        }
+        run(
+            "dumpimage",
+            &[
+                "-T".as_ref(),
+                "script".as_ref(),
+                "-p".as_ref(),
+                "0".as_ref(),
+                "-o".as_ref(),
+                back.as_os_str(),
+                own.as_os_str(),
+            ],
+        );
+        assert_eq!(std::fs::read(&back).unwrap(), b"echo hello\n");
+        let output = Command::new("mkimage")
+            .args([
+                "-A", "arm", "-O", "linux", "-T", "script", "-C", "none", "-n", NAME, "-d",
+            ])
+            .args([&text, &theirs])
+            .env("SOURCE_DATE_EPOCH", "1700000000")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(made, std::fs::read(&theirs).unwrap());
+    }
+
+    #[test]
+    fn a_damaged_image_would_be_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image");
+        for at in [20, 70] {
+            let mut damaged = image("echo hello\n", 0);
+            damaged[at] ^= 1;
+            std::fs::write(&path, damaged).unwrap();
+            let output = Command::new("mkimage")
+                .arg("-l")
+                .arg(&path)
+                .output()
+                .unwrap();
+            assert!(!output.status.success(), "{at}: {output:?}");
+        }
+    }
+}

@@ -7,6 +7,7 @@
 //! - no bootcount, no environment of U-Boot's own: the copies are read and written as raw blocks;
 //! - names that only the script uses are shell variables (`tl_…`); they survive that the environment is
 //!   exchanged while a copy is rewritten;
+//! - a name that is assigned nothing at the end of a line keeps its value: there are no empty values, 0 is no;
 //! - `break` does not exist; a loop that is over goes on with its body skipped.
 //!
 //! The decision table, in the script's own words (`tl_known` is `good` of the state, or the spare record if

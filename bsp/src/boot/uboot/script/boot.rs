@@ -1,6 +1,6 @@
 //! The part of the script that loads an entry and starts it.
 
-use super::menu::{suffix, KEYS};
+use super::menu::{suffix, ARGUMENTS, PATHS};
 use super::{DeviceTree, ScriptPlaces, Watchdog, ENTRY_LIMIT, MESSAGE_SECONDS};
 
 /// Room for what overlays add to a device tree, in bytes.
@@ -15,20 +15,19 @@ pub(super) fn boot(places: &ScriptPlaces) -> String {
         "\
 # Loads and starts an entry. One that was counted has this one chance; otherwise the others follow.
 {watchdog}\
-tl_tried=
+tl_tried=0
 for tl_entry in ${{tl_choice}} {numbers}; do
   tl_now=1
-  if test -n \"${{tl_tried}}\"; then
-    if test -n \"${{tl_counted}}\"; then tl_now=; fi
-    if test ${{tl_entry}} = ${{tl_choice}}; then tl_now=; fi
+  if test ${{tl_tried}} = 1; then
+    if test ${{tl_counted}} = 1; then tl_now=0; fi
+    if test ${{tl_entry}} = ${{tl_choice}}; then tl_now=0; fi
   fi
   tl_tried=1
   setenv tl_kernel_image
 {pick}\
-  if test -z \"${{tl_kernel_image}}\"; then tl_now=; fi
-  if test -n \"${{tl_now}}\"; then
+  if test -z \"${{tl_kernel_image}}\"; then tl_now=0; fi
+  if test ${{tl_now}} = 1; then
     echo \"Treeline: booting entry ${{tl_entry}} (${{tl_kernel_image}})\"
-    tl_dt=
     tl_ok=1
 {tree}\
     tl_rd=-
@@ -36,10 +35,10 @@ for tl_entry in ${{tl_choice}} {numbers}; do
       if {load_ramdisk}; then
         tl_rd=${{tl_ramdisk}}:${{filesize}}
       else
-        tl_ok=
+        tl_ok=0
       fi
     fi
-    if test -n \"${{tl_ok}}\"; then
+    if test ${{tl_ok}} = 1; then
       if {load_kernel}; then
         {start} ${{tl_kernel}} ${{tl_rd}} ${{tl_dt}}
       fi
@@ -52,7 +51,7 @@ sleep {MESSAGE_SECONDS}
 reset
 ",
         watchdog = places.watchdog.as_ref().map(watchdog).unwrap_or_default(),
-        pick = pick(),
+        pick = pick(&partition),
         tree = device_tree(&places.device_tree, &partition),
         load_ramdisk = load(&partition, "tl_ramdisk", "${tl_ramdisk_image}"),
         load_kernel = load(&partition, "tl_kernel", "${tl_kernel_image}"),
@@ -64,10 +63,9 @@ reset
     )
 }
 
-/// Loads a file as the entry names it; libostree before 2025 names it as seen from `/boot`.
+/// Loads a file of the root partition.
 fn load(partition: &str, address: &str, path: &str) -> String {
-    let load = format!("load ${{tl_type}} ${{tl_number}}:{partition} ${{{address}}}");
-    format!("{load} {path} || {load} /boot{path}")
+    format!("load ${{tl_type}} ${{tl_number}}:{partition} ${{{address}}} {path}")
 }
 
 fn watchdog(watchdog: &Watchdog) -> String {
@@ -79,18 +77,45 @@ fn watchdog(watchdog: &Watchdog) -> String {
 }
 
 /// Copies the parts of entry `tl_entry` to names without a number.
-fn pick() -> String {
+fn pick(partition: &str) -> String {
     let mut text = String::new();
     for entry in 1..=ENTRY_LIMIT {
         let word = if entry == 1 { "if" } else { "elif" };
         let suffix = suffix(entry);
         text.push_str(&format!("  {word} test ${{tl_entry}} = {entry}; then\n"));
-        for key in KEYS {
+        for key in PATHS {
             text.push_str(&format!("    setenv tl_{key} \"${{{key}{suffix}}}\"\n"));
         }
+        text.push_str(&arguments(entry, partition));
     }
-    text.push_str("  fi\n  setenv bootargs \"${tl_bootargs}\"\n");
+    text.push_str("  fi\n");
     text
+}
+
+/// Sets `bootargs` to those of an entry, without a quote or blank lost: the shell would eat some, so they go
+/// through memory as `name=value`, and the number behind the name is cut out there.
+fn arguments(entry: usize, partition: &str) -> String {
+    if entry == 1 {
+        // Those of an entry that was tried before may stand there.
+        let load = load(partition, "tl_kernel", "/boot/${tl_menu}/uEnv.txt");
+        return format!(
+            "    if {load}; then\n      env import -t ${{tl_kernel}} ${{filesize}} {ARGUMENTS}\n    fi\n"
+        );
+    }
+    let name = format!("{ARGUMENTS}{}", suffix(entry));
+    let (from, to) = (name.len(), ARGUMENTS.len());
+    let size = 0x4000;
+    let tail = size - from;
+    format!(
+        "    env export -t -s {size:x} ${{tl_kernel}} {name}
+    base ${{tl_kernel}}
+    cp.b {from:x} {size:x} {tail:x}
+    cp.b {size:x} {to:x} {tail:x}
+    base 0
+    env import -t ${{tl_kernel}} {end:x} {ARGUMENTS}
+",
+        end = to + tail,
+    )
 }
 
 /// Sets `tl_dt` to the address of the device tree, or clears `tl_ok`.
@@ -121,7 +146,7 @@ fn device_tree(rule: &DeviceTree, partition: &str) -> String {
         tl_dt=${{tl_tree}}
 {overlays}\
       else
-        tl_ok=
+        tl_ok=0
       fi
     else
 {own}\
@@ -143,8 +168,8 @@ fn apply(overlays: &[String], partition: &str, load_tree: &str) -> String {
         fdt resize {OVERLAY_ROOM:x}
         tl_overlaid=1
         for tl_overlay in {list}; do
-          if test -n \"${{tl_overlaid}}\"; then
-            tl_overlaid=
+          if test ${{tl_overlaid}} = 1; then
+            tl_overlaid=0
             if {load_overlay}; then
               if fdt apply ${{tl_ramdisk}}; then
                 tl_overlaid=1
@@ -152,14 +177,14 @@ fn apply(overlays: &[String], partition: &str, load_tree: &str) -> String {
             fi
           fi
         done
-        if test -z \"${{tl_overlaid}}\"; then
+        if test ${{tl_overlaid}} = 0; then
           echo \"Treeline: an overlay could not be applied\"
-          if test -n \"${{tl_counted}}\"; then
-            tl_ok=
+          if test ${{tl_counted}} = 1; then
+            tl_ok=0
           elif {load_tree}; then
             fdt addr ${{tl_tree}}
           else
-            tl_ok=
+            tl_ok=0
           fi
         fi
 ",

@@ -3,15 +3,18 @@
 use super::ENTRY_LIMIT;
 use crate::device::ID_KARG;
 
-/// What libostree's U-Boot backend calls the parts of an entry; from the second entry on with its number
+/// What libostree's U-Boot backend calls the paths of an entry; from the second entry on with its number
 /// behind it.
-pub(super) const KEYS: [&str; 5] = [
-    "kernel_image",
-    "ramdisk_image",
-    "fdtdir",
-    "fdt_file",
-    "bootargs",
-];
+pub(super) const PATHS: [&str; 4] = ["kernel_image", "ramdisk_image", "fdtdir", "fdt_file"];
+/// The kernel arguments, likewise; and where U-Boot takes them from.
+pub(super) const ARGUMENTS: &str = "bootargs";
+
+/// All keys of an entry.
+fn keys(entry: usize) -> Vec<String> {
+    let suffix = suffix(entry);
+    let keys = PATHS.iter().chain([&ARGUMENTS]);
+    keys.map(|key| format!("{key}{suffix}")).collect()
+}
 
 /// The number behind a key.
 pub(super) fn suffix(entry: usize) -> String {
@@ -28,22 +31,25 @@ pub(super) fn read(root_partition_number: u32) -> String {
     let mut clear = String::new();
     let mut import = String::new();
     for entry in 1..=ENTRY_LIMIT {
-        let suffix = suffix(entry);
-        let names = KEYS.map(|key| format!("{key}{suffix}"));
-        clear.push_str(&names.map(|name| format!("setenv {name}")).join("; "));
+        let keys = keys(entry);
+        for key in &keys {
+            clear.push_str(&format!("setenv {key}; "));
+        }
         clear.push('\n');
-        let names = KEYS.map(|key| format!("{key}{suffix}")).join(" ");
         import.push_str(&format!(
-            "      env import -t ${{tl_kernel}} ${{filesize}} {names}\n"
+            "      env import -t ${{tl_kernel}} ${{filesize}} {}\n",
+            keys.join(" ")
         ));
     }
     format!(
         "\
 # The entries.
+tl_menu=loader
 {clear}\
 for tl_loader in loader loader.0 loader.1; do
   if test -z \"${{kernel_image}}\"; then
     if load ${{tl_type}} ${{tl_number}}:{root_partition_number:x} ${{tl_kernel}} /boot/${{tl_loader}}/uEnv.txt; then
+      tl_menu=${{tl_loader}}
 {import}\
     fi
   fi
@@ -55,7 +61,7 @@ done
 /// Finds the entries that the state names: `tl_at_known` is the number of the first one that is known to be
 /// good, `tl_first_on_trial` is set if the first one is on trial.
 pub(super) fn identify() -> String {
-    let mut text = String::from("tl_at_known=\ntl_first_on_trial=\n");
+    let mut text = String::from("tl_at_known=0\ntl_first_on_trial=0\n");
     for entry in 1..=ENTRY_LIMIT {
         let suffix = suffix(entry);
         let trial = if entry == 1 {
@@ -73,7 +79,7 @@ pub(super) fn identify() -> String {
             "\
 for tl_word in ${{bootargs{suffix}}}; do
   if test \"x${{tl_word}}\" = \"x{ID_KARG}=${{tl_known}}\"; then
-    if test -z \"${{tl_at_known}}\"; then
+    if test ${{tl_at_known}} = 0; then
       tl_at_known={entry}
     fi
   fi

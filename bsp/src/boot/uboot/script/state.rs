@@ -91,18 +91,18 @@ fn read_copy(numbers: &Numbers, copy: usize) -> String {
     let drop_flag = numbers.drop_flag();
     format!(
         "\
-tl_valid{copy}=
+tl_valid{copy}=0
 if ${{tl_type}} read ${{tl_kernel}} {start} {sectors}; then
   cp.b 0 {whole} {size}
   # The flag, and the one that follows it.
   cp.b {whole_flag} 0 1
-  tl_hit=
+  tl_hit=0
   tl_next{copy}=00
   for tl_high in {HEX_DIGITS}; do
     for tl_low in {HEX_DIGITS}; do
-      if test -n \"${{tl_hit}}\"; then
+      if test ${{tl_hit}} = 1; then
         tl_next{copy}=${{tl_high}}${{tl_low}}
-        tl_hit=
+        tl_hit=0
       fi
       if itest.b *${{tl_kernel}} == 0x${{tl_high}}${{tl_low}}; then
         tl_flag{copy}=${{tl_high}}${{tl_low}}
@@ -125,12 +125,12 @@ fi
 }
 
 const NEWER: &str = "\
-tl_new=
-if test -n \"${tl_valid1}\"; then
+tl_new=0
+if test ${tl_valid1} = 1; then
   tl_new=1
 fi
-if test -n \"${tl_valid2}\"; then
-  if test -z \"${tl_valid1}\"; then
+if test ${tl_valid2} = 1; then
+  if test ${tl_valid1} = 0; then
     tl_new=2
   elif test ${tl_flag1}${tl_flag2} = ff00; then
     tl_new=2
@@ -144,11 +144,11 @@ fi
 
 /// Takes the variables of the copy that counts for the state, if they are one.
 fn adopt() -> String {
-    let mut text = String::from("setenv tl_known\nsetenv tl_trial\nsetenv tl_tries\ntl_state=\n");
+    let mut text = String::from("setenv tl_known\nsetenv tl_trial\nsetenv tl_tries\ntl_state=0\n");
     for (copy, other) in [(1, 2), (2, 1)] {
         text.push_str(&format!(
             "\
-if test \"${{tl_new}}\" = {copy}; then
+if test ${{tl_new}} = {copy}; then
   if test \"x${{tl_mark{copy}}}\" = x{FORMAT}; then
     setenv tl_known \"${{tl_good{copy}}}\"
     setenv tl_trial \"${{tl_trial{copy}}}\"
@@ -160,7 +160,7 @@ if test \"${{tl_new}}\" = {copy}; then
         tl_state=1
       fi
     done
-  elif test -n \"${{tl_valid{other}}}\"; then
+  elif test ${{tl_valid{other}}} = 1; then
     if test \"x${{tl_mark{other}}}\" = x{FORMAT}; then
       setenv tl_known \"${{tl_good{other}}}\"
     fi
@@ -189,21 +189,21 @@ pub(super) fn choose(environment: &Environment) -> String {
     format!(
         "\
 # The rule.
-tl_choice=
-tl_counted=
-if test -n \"${{tl_state}}\"; then
-  if test \"${{tl_at_known}}\" = 1; then
+tl_choice=0
+tl_counted=0
+if test ${{tl_state}} = 1; then
+  if test ${{tl_at_known}} = 1; then
     tl_choice=1
-  elif test -n \"${{tl_first_on_trial}}\"; then
-    tl_left=
+  elif test ${{tl_first_on_trial}} = 1; then
+    tl_left=none
 {count}    fi
-    if test -n \"${{tl_left}}\"; then
+    if test ${{tl_left}} != none; then
 {save}
     fi
   fi
 fi
-if test -z \"${{tl_choice}}\"; then
-  if test -n \"${{tl_at_known}}\"; then
+if test ${{tl_choice}} = 0; then
+  if test ${{tl_at_known}} != 0; then
     tl_choice=${{tl_at_known}}
   elif test -n \"${{kernel_image2}}\"; then
     tl_choice=2
@@ -244,7 +244,7 @@ fn save(numbers: &Numbers) -> String {
       env export -b ${{tl_ramdisk}}
       tl_own=${{filesize}}
       base ${{tl_kernel}}
-      tl_made=
+      tl_made=0
       if ${{tl_type}} read ${{tl_kernel}} ${{tl_from}} {sectors}; then
         cp.b 0 {whole} {size}
         {drop_flag}
@@ -256,7 +256,7 @@ fn save(numbers: &Numbers) -> String {
         fi
         env import -b -d ${{tl_ramdisk}} ${{tl_own}}
       fi
-      if test -n \"${{tl_made}}\"; then
+      if test ${{tl_made}} = 1; then
         cp.b 0 {whole} 4
         mw.b {whole_flag} ${{tl_next}}
         cp.b 4 {whole_data} {data}
