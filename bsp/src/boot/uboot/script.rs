@@ -124,3 +124,80 @@ tl_number=${{devnum}}
 "
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::board::Size;
+    use crate::boot::state::MAX_TRIES;
+
+    fn scripts() -> Vec<String> {
+        let overlays = |names: &[&str]| DeviceTree::Deployment {
+            name: Some("x.dtb".into()),
+            overlays: names.iter().map(|name| (*name).into()).collect(),
+        };
+        let places = ScriptPlaces {
+            root_partition_number: 11,
+            environment: Environment {
+                offset: Size(0x40_0000),
+                redundant_offset: Size(0x48_0000),
+                size: Size(0x4000),
+            },
+            arch: "arm64".into(),
+            device_tree: DeviceTree::Loader,
+            addresses: None,
+            watchdog: None,
+        };
+        [
+            DeviceTree::Loader,
+            overlays(&[]),
+            overlays(&["a.dtbo", "b.dtbo"]),
+        ]
+        .into_iter()
+        .map(|device_tree| ScriptPlaces {
+            device_tree,
+            ..places.clone()
+        })
+        .map(|places| boot_script(&places))
+        .collect()
+    }
+
+    /// What the script does is proven by a real U-Boot in `tests/tests/uboot_script.rs`; here is what no boot
+    /// would show.
+    #[test]
+    fn the_shell_meets_nothing_that_it_does_not_know() {
+        for text in scripts() {
+            // U-Boot's own limit for a script that it looks for.
+            assert!(text.len() < 0x1_0000, "{}", text.len());
+            for line in text.lines().map(str::trim) {
+                assert!(!line.ends_with('='), "an empty value: {line}");
+                for word in ["break", "setexpr", "while", "local"] {
+                    assert!(!line.split_whitespace().any(|w| w == word), "{line}");
+                }
+            }
+            let count = |word: &str| {
+                let words = text.lines().flat_map(|line| line.split([' ', ';']));
+                words.filter(|w| *w == word).count()
+            };
+            assert_eq!(count("if"), count("fi"), "{text}");
+            assert_eq!(count("for"), count("done"), "{text}");
+            assert!(text.ends_with("reset\n"), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_hexadecimal() {
+        let text = &scripts()[0];
+        for part in ["${tl_number}:b ", " 2000 20;", " 2400 20;", "-s 3fff "] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
+    fn every_number_of_boots_has_its_branch() {
+        for tries in 1..=MAX_TRIES {
+            let branch = format!("= x{tries}; then tl_left={}\n", tries - 1);
+            assert!(scripts()[0].contains(&branch), "{branch}");
+        }
+    }
+}

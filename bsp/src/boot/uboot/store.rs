@@ -227,7 +227,7 @@ mod tests {
         let image = Image::new();
         assert_eq!(
             image.tool("fw_printenv", &[]),
-            ["good=a", "tries=0", "treeline=1"]
+            ["good=a", "treeline=1", "tries=0"]
         );
         let mut store = image.store();
         for write in 0..520u32 {
