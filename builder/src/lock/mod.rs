@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use diff::{diff, Change, LockDiff};
 pub use fetch::fetch;
-pub use resolve::{resolve, BASE_PACKAGES, DEFAULT_SUITE};
+pub use resolve::{resolve, BASE_PACKAGES, DEFAULT_SUITE, HELPERS};
 pub use unpack::unpack;
 
 /// The newest format of `product.lock` that this program knows.
@@ -66,6 +66,10 @@ pub struct BoardLock {
     /// Packages of the host programs that write the image (mke2fs), with their dependencies.
     #[serde(default)]
     pub tools: Vec<LockedPackage>,
+    /// Packages of this machine's architecture whose programs stand in for the tree's own while packages of
+    /// another architecture are installed, with their dependencies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub helpers: Vec<LockedPackage>,
     /// The root file system or image layout that the tree starts from, instead of packages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<LockedBase>,

@@ -43,6 +43,24 @@ pub const DEFAULT_SUITE: &str = "trixie";
 /// depend on the machine that makes it.
 const TOOLS: &[&str] = &["e2fsprogs", "libarchive13t64"];
 
+/// Packages whose programs do the same on every architecture: while packages of another architecture are
+/// installed, this machine's builds of them run in place of the tree's. Needed besides: dpkg-deb.
+pub const HELPERS: &[&str] = &[
+    "bash",
+    "coreutils",
+    "dash",
+    "debianutils",
+    "diffutils",
+    "dpkg",
+    "findutils",
+    "grep",
+    "gzip",
+    "mawk",
+    "perl-base",
+    "sed",
+    "tar",
+];
+
 /// Architecture of the machines that `builder` runs on. Fixed, so that a lock means the same everywhere.
 const TOOLS_ARCH: &str = "amd64";
 
@@ -99,16 +117,24 @@ fn with_archive(
     note("boot loader");
     lock.firmware = firmware(merged, archive, &apt)?;
     note("tools");
-    let wanted: Vec<String> = TOOLS.iter().map(|name| (*name).to_string()).collect();
-    let from = |_: &str| "one of the builder's tools".to_string();
     if arch == TOOLS_ARCH {
-        lock.tools = records(&apt, archive, &solve(&apt, &wanted, &from)?)?.0;
+        lock.tools = programs(&apt, archive, TOOLS)?;
     } else {
         let apt = open(cache, &lines, TOOLS_ARCH)?;
         apt.update()?;
-        lock.tools = records(&apt, archive, &solve(&apt, &wanted, &from)?)?.0;
+        lock.tools = programs(&apt, archive, TOOLS)?;
+        if lock.base.is_none() {
+            lock.helpers = programs(&apt, archive, HELPERS)?;
+        }
     }
     Ok(lock)
+}
+
+/// Packages with programs that the builder runs, and all that they need.
+fn programs(apt: &Apt, archive: &Archive, names: &[&str]) -> Result<Vec<LockedPackage>> {
+    let wanted: Vec<String> = names.iter().map(|name| (*name).to_string()).collect();
+    let from = |_: &str| "one of the builder's tools".to_string();
+    Ok(records(apt, archive, &solve(apt, &wanted, &from)?)?.0)
 }
 
 fn open(cache: &Cache, lines: &[SuiteLine], arch: &str) -> Result<Apt> {
