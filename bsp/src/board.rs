@@ -2,11 +2,20 @@
 //!
 //! The schema stands here; [`from_toml`] reads and checks a file, [`stable_uuid`] names things.
 
+mod check;
+mod disk;
 mod load;
+mod qemu;
+mod size;
+mod sources;
 mod uuid;
 
+pub use disk::{Disk, Magic, Partition, RawArea, Role, Table, ERASE_BLOCK};
 pub use load::{builtin, from_toml, list, BoardError};
-pub use uuid::{stable_uuid, Purpose};
+pub use qemu::{DiskBus, Qemu};
+pub use size::Size;
+pub use sources::{FirmwareFile, PackageFile, Source};
+pub use uuid::{disk_id, disk_uuid, partition_uuid, stable_uuid, Purpose};
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +36,10 @@ pub struct Board {
     pub arch: String,
     /// Packages every tree for this board gets (kernel, firmware, boot loader's user space).
     pub packages: Vec<String>,
+    /// Components of the archive that this board's packages need besides the product's, e.g.
+    /// `non-free-firmware`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub components: Vec<String>,
     /// Kernel arguments every deployment on this board gets.
     pub kernel_args: Vec<String>,
     /// Modules (by name) that the initramfs loads, in order, before it looks for the root device.
@@ -34,6 +47,9 @@ pub struct Board {
     /// Module set to load early for the hardware watchdog, e.g. `i6300esb`.
     #[serde(default)]
     pub watchdog_modules: Vec<String>,
+    /// Device trees of the board; without them the firmware's own is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_trees: Option<DeviceTrees>,
     /// How the board boots and where its boot state stands.
     pub boot: Boot,
     /// Disk layout.
@@ -44,6 +60,45 @@ pub struct Board {
     /// The QEMU machine that runs it, if there is one.
     #[serde(default)]
     pub qemu: Option<Qemu>,
+}
+
+/// Device trees of a board. They come from the kernel package and belong to the deployment. Paths are
+/// relative to the directory in which that package keeps them: `broadcom/bcm2711-rpi-4-b.dtb` on arm64,
+/// `bcm2836-rpi-2-b.dtb` on armhf. No others go into the tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DeviceTrees {
+    /// The one that is booted.
+    pub default: String,
+    /// Those of further models that this board file is for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
+    /// U-Boot knows the model (its variable `fdtfile`): that file is booted if it is one of these, the
+    /// default otherwise.
+    #[serde(default)]
+    pub detect: bool,
+    /// Overlays that are applied to it, in order: files of the tree, without leading slash. They are kept
+    /// beside the device trees as `overlays/<file name>`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overlays: Vec<String>,
+}
+
+impl DeviceTrees {
+    /// All files that stand in the kernel's directory of device trees: the default first.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.default)
+            .chain(&self.others)
+            .map(String::as_str)
+    }
+
+    /// Overlays as they stand in the kernel's directory of device trees, in order.
+    pub fn overlay_files(&self) -> impl Iterator<Item = String> + '_ {
+        self.overlays.iter().map(|path| {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            format!("overlays/{name}")
+        })
+    }
 }
 
 /// How far a board is proven.
@@ -94,185 +149,10 @@ pub enum Backend {
 #[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Environment {
-    /// First copy.
+    /// First copy; like the second a multiple of [`ERASE_BLOCK`], and alone in that block.
     pub offset: Size,
     /// Second copy.
     pub redundant_offset: Size,
     /// Size of one copy, CRC and flag byte included: a multiple of 512.
     pub size: Size,
-}
-
-/// Disk layout of a board. Sizes are strings such as `"64MiB"`; a product may override them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Disk {
-    /// Partition table.
-    pub table: Table,
-    /// Partitions in the order they stand on the disk; the last one may grow on the device.
-    pub partitions: Vec<Partition>,
-}
-
-/// Partition tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum Table {
-    /// GUID partition table with a protective MBR.
-    Gpt,
-}
-
-/// One partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Partition {
-    /// Partition label: `firmware`, `root`, `data`.
-    pub label: String,
-    /// What it is for.
-    pub role: Role,
-    /// Size, e.g. `"64MiB"`.
-    pub size: Size,
-    /// Grown to the end of the disk on first boot.
-    #[serde(default)]
-    pub grow: bool,
-}
-
-/// What a partition is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// FAT file system with boot loader, static configuration and boot state (an ESP on UEFI).
-    Firmware,
-    /// ext4 with the OSTree sysroot, `/boot` inside.
-    Root,
-    /// ext4, mounted on `/var`.
-    Data,
-}
-
-impl Role {
-    /// The word for it in board files.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Firmware => "firmware",
-            Self::Root => "root",
-            Self::Data => "data",
-        }
-    }
-}
-
-/// A file on the firmware partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct FirmwareFile {
-    /// Path on the firmware partition, e.g. `EFI/BOOT/BOOTX64.EFI`.
-    pub path: String,
-    /// Debian package it comes from (product's suite, resolved and locked like the tree).
-    pub package: String,
-    /// Path inside the package, without leading slash.
-    pub file: String,
-}
-
-/// How QEMU runs a board.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Qemu {
-    /// Program, e.g. `qemu-system-x86_64`.
-    pub program: String,
-    /// `-machine` value.
-    pub machine: String,
-    /// `-cpu` value.
-    pub cpu: String,
-    /// Memory in MiB.
-    pub memory_mib: u32,
-    /// Further arguments, one word each.
-    #[serde(default)]
-    pub args: Vec<String>,
-    /// Firmware images for pflash unit 0 (code, read-only) and 1 (variables, copied): absolute paths
-    /// inside Debian packages, first existing one wins; with the package that brings them.
-    #[serde(default)]
-    pub pflash: Vec<Vec<String>>,
-    /// Debian package that brings the pflash images.
-    #[serde(default)]
-    pub firmware_package: Option<String>,
-}
-
-/// A size in bytes, written as a number with a binary unit: `"64MiB"`, `"1GiB"`, `"512KiB"`, `"4096"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Size(pub u64);
-
-impl Size {
-    /// One MiB.
-    pub const MIB: u64 = 1024 * 1024;
-}
-
-impl std::str::FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let factor = match &text[digits.len()..] {
-            "" | "B" => 1,
-            "KiB" => 1 << 10,
-            "MiB" => 1 << 20,
-            "GiB" => 1 << 30,
-            "TiB" => 1u64 << 40,
-            unit => {
-                return Err(format!(
-                    "size \"{text}\": unknown unit \"{unit}\"; try KiB, MiB or GiB"
-                ))
-            }
-        };
-        let number: u64 = digits
-            .trim()
-            .parse()
-            .map_err(|_| format!("size \"{text}\" is not a number with a unit; try \"512MiB\""))?;
-        number
-            .checked_mul(factor)
-            .map(Size)
-            .ok_or_else(|| format!("size \"{text}\" is larger than any disk"))
-    }
-}
-
-impl std::fmt::Display for Size {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (unit, bytes) in [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
-            if self.0 >= bytes && self.0 % bytes == 0 {
-                return write!(f, "{}{unit}", self.0 / bytes);
-            }
-        }
-        write!(f, "{}B", self.0)
-    }
-}
-
-impl Serialize for Size {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-#[cfg(feature = "host")]
-impl schemars::JsonSchema for Size {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Size".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "type": "string",
-            "description": "A number of bytes with a binary unit.",
-            "pattern": "^[0-9]+(B|KiB|MiB|GiB|TiB)?$",
-            "examples": ["512MiB", "2GiB"]
-        })
-    }
 }

@@ -5,7 +5,10 @@
 
 mod dots;
 mod fat;
+#[cfg(test)]
+mod golden;
 mod gpt;
+mod mbr;
 mod repart;
 mod solver;
 mod sparse;
@@ -14,10 +17,10 @@ mod window;
 pub use fat::{create_fat, FatVolume};
 pub use gpt::{partition_type, write_table, TableIds, DATA_TYPE, FIRMWARE_TYPE};
 pub use repart::{repart_files, REPART_DIR};
-pub use solver::{claim, plan, LayoutError, Region};
+pub use solver::{claim, plan, Kind, LayoutError, Region};
 pub use window::Window;
 
-use crate::board::Role;
+use crate::board::{Role, Table};
 
 /// Bytes in a sector of every disk that the builder makes images for.
 pub const SECTOR: u64 = 512;
@@ -27,6 +30,10 @@ pub const ALIGNMENT: u64 = 1024 * 1024;
 /// A disk with everything in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
+    /// Partition table.
+    pub table: Table,
+    /// Entries that a GUID partition table has room for.
+    pub table_entries: u32,
     /// Size of the disk image in bytes, a multiple of [`ALIGNMENT`].
     pub disk_bytes: u64,
     /// Every byte range that belongs to somebody, in order, none overlapping.

@@ -3,12 +3,12 @@
 use anyhow::{Context, Result};
 use bsp::boot::entry;
 use bsp::boot::state::{self, BootState, Verdict};
-use bsp::boot::store::{BootStore, GrubStore};
+use bsp::boot::store::BootStore;
 use bsp::device::DeviceConfig;
 
 use crate::paths::Paths;
 use crate::problem::{Kind, Problem};
-use crate::{record, sysroot};
+use crate::{boot_place, record, sysroot};
 
 /// What follows from boot state, boot menu and the running deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,22 +99,7 @@ impl Device {
 
     /// The boot environment.
     pub fn store(&self) -> Result<Box<dyn BootStore>> {
-        let device = self
-            .paths
-            .at("dev/disk/by-partuuid")
-            .join(&self.config.boot.firmware_partuuid);
-        let store = GrubStore::open(&device).map_err(|error| {
-            let kind = if nix::unistd::geteuid().is_root() {
-                Kind::BootState
-            } else {
-                Kind::Privilege
-            };
-            Problem::new(
-                kind,
-                format!("opening the boot state on {}: {error}", device.display()),
-            )
-        })?;
-        Ok(Box::new(store))
+        boot_place::open(&self.paths, &self.config.boot)
     }
 
     /// Identities in the boot menu, the default one first. Works even where libostree refuses to.

@@ -6,6 +6,7 @@
 //! be lost at any time without harm.
 #![forbid(unsafe_code)]
 
+pub mod boot_place;
 pub mod check;
 pub mod cli;
 pub mod clock;

@@ -11,8 +11,8 @@ mod world;
 
 use std::process::Command;
 
+use bsp::board::Backend;
 use bsp::boot::state::BootState;
-use bsp::boot::store::BootStore;
 use device_agent::check::Offer;
 use device_agent::device::Situation;
 use device_agent::failed::Memory;
@@ -77,10 +77,20 @@ fn running(world: &World) -> String {
 
 #[test]
 fn an_update_is_tried_confirmed_and_left_again() {
-    if !inside("an_update_is_tried_confirmed_and_left_again") {
-        return;
+    if inside("an_update_is_tried_confirmed_and_left_again") {
+        try_confirm_leave(Backend::Grub);
     }
-    let world = World::new("1.0.0");
+}
+
+#[test]
+fn an_update_is_tried_confirmed_and_left_again_with_uboot() {
+    if inside("an_update_is_tried_confirmed_and_left_again_with_uboot") {
+        try_confirm_leave(Backend::Uboot);
+    }
+}
+
+fn try_confirm_leave(backend: Backend) {
+    let world = World::with(backend, "1.0.0");
     let old = running(&world);
     // The owner has changed one file in /etc.
     std::fs::write(world.deployment(&old).join("etc/shop.conf"), "mine\n").unwrap();
@@ -95,7 +105,7 @@ fn an_update_is_tried_confirmed_and_left_again() {
         Some(BootState::confirmed(&old).armed(&new, 2))
     );
     assert_eq!(
-        world.device().situation(&store).unwrap(),
+        world.device().situation(&*store).unwrap(),
         Situation::Pending { id: new.clone() }
     );
     // Installing it once more changes nothing.
@@ -116,7 +126,7 @@ fn an_update_is_tried_confirmed_and_left_again() {
         "default of 1.1.0\n"
     );
     assert_eq!(
-        world.device().situation(&world.store()).unwrap(),
+        world.device().situation(&*world.store()).unwrap(),
         Situation::OnTrial { tries_left: 1 }
     );
     assert_eq!(
@@ -344,10 +354,20 @@ fn what_is_not_trusted_leaves_no_trace() {
 
 #[test]
 fn a_failed_trial_is_tidied_up_and_remembered() {
-    if !inside("a_failed_trial_is_tidied_up_and_remembered") {
-        return;
+    if inside("a_failed_trial_is_tidied_up_and_remembered") {
+        fail_and_tidy_up(Backend::Grub);
     }
-    let world = World::new("1.0.0");
+}
+
+#[test]
+fn a_failed_trial_is_tidied_up_and_remembered_with_uboot() {
+    if inside("a_failed_trial_is_tidied_up_and_remembered_with_uboot") {
+        fail_and_tidy_up(Backend::Uboot);
+    }
+}
+
+fn fail_and_tidy_up(backend: Backend) {
+    let world = World::with(backend, "1.0.0");
     let old = running(&world);
     // Found bad by the health checks.
     let bad = world.commit(&good(&world, "1.1.0"));

@@ -1,24 +1,37 @@
 //! Reading and checking board files.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::{Board, Disk, Role};
+use super::check::check;
+use super::Board;
 
 /// The boards that come with the program, by id.
-const BUILTIN: &[(&str, &str)] = &[(
-    "x86_64-uefi",
-    include_str!("../../../boards/x86_64-uefi.toml"),
-)];
-
-/// Debian architectures that a board may have.
-const ARCHITECTURES: &[&str] = &["amd64", "arm64", "armhf", "ppc64el"];
-
-/// GRUB terminals that the boot script knows how to set up.
-const CONSOLES: &[&str] = &["console", "serial"];
-
-/// Kernel arguments that the builder and libostree set themselves.
-const RESERVED_KARGS: &[&str] = &[crate::device::ID_KARG, "ostree", "root"];
+const BUILTIN: &[(&str, &str)] = &[
+    (
+        "beaglebone",
+        include_str!("../../../boards/beaglebone.toml"),
+    ),
+    (
+        "orangepi-pc",
+        include_str!("../../../boards/orangepi-pc.toml"),
+    ),
+    (
+        "qemu-aarch64",
+        include_str!("../../../boards/qemu-aarch64.toml"),
+    ),
+    (
+        "qemu-armhf",
+        include_str!("../../../boards/qemu-armhf.toml"),
+    ),
+    ("rockpro64", include_str!("../../../boards/rockpro64.toml")),
+    ("rpi2", include_str!("../../../boards/rpi2.toml")),
+    ("rpi3", include_str!("../../../boards/rpi3.toml")),
+    ("rpi4", include_str!("../../../boards/rpi4.toml")),
+    (
+        "x86_64-uefi",
+        include_str!("../../../boards/x86_64-uefi.toml"),
+    ),
+];
 
 /// A board that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -121,172 +134,24 @@ pub fn from_toml(text: &str, file: &Path) -> Result<Board, BoardError> {
     Ok(board)
 }
 
-/// `Err` is the problem in words.
-type Checked = Result<(), String>;
-
-fn check(board: &Board, file: &Path) -> Checked {
-    let stem = file.file_stem().and_then(|stem| stem.to_str());
-    if stem != Some(board.id.as_str()) {
-        return Err(format!(
-            "id is \"{}\"; it must be the file's name without .toml",
-            board.id
-        ));
-    }
-    if !is_id(&board.id) {
-        return Err(format!(
-            "id \"{}\" may hold lower-case letters, digits, _ and - only, a letter first",
-            board.id
-        ));
-    }
-    if !ARCHITECTURES.contains(&board.arch.as_str()) {
-        return Err(format!(
-            "arch \"{}\" is none of {}",
-            board.arch,
-            ARCHITECTURES.join(", ")
-        ));
-    }
-    if board.maintainers.is_empty() {
-        return Err("maintainers is empty; somebody must answer for a board".into());
-    }
-    check_kargs(&board.kernel_args)?;
-    for console in &board.boot.consoles {
-        if !CONSOLES.contains(&console.as_str()) {
-            return Err(format!(
-                "boot.consoles: \"{console}\" is none of {}",
-                CONSOLES.join(", ")
-            ));
-        }
-    }
-    check_disk(&board.disk)?;
-    check_firmware(board)?;
-    check_qemu(board)
-}
-
-fn is_id(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'))
-}
-
-fn check_kargs(args: &[String]) -> Checked {
-    for arg in args {
-        let key = arg.split('=').next().unwrap_or_default();
-        if RESERVED_KARGS.contains(&key) {
-            return Err(format!(
-                "kernel-args: \"{arg}\" is set by the builder; leave it out"
-            ));
-        }
-        if arg.trim() != arg || arg.is_empty() || arg.contains(['\n', '\'']) {
-            return Err(format!(
-                "kernel-args: \"{arg}\" is not one kernel argument; give each its own string, without single quotes"
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn check_disk(disk: &Disk) -> Checked {
-    let mut labels = BTreeSet::new();
-    for partition in &disk.partitions {
-        let label = &partition.label;
-        // 11 is the length of a FAT volume label, the shortest of the places where a label stands.
-        if !is_id(label) || label.len() > 11 {
-            return Err(format!(
-                "partition label \"{label}\" must be 1 to 11 lower-case letters, digits, _ or -, a letter first"
-            ));
-        }
-        if !labels.insert(label) {
-            return Err(format!("two partitions have the label \"{label}\""));
-        }
-        if partition.size.0 == 0 {
-            return Err(format!("partition \"{label}\" has size 0"));
-        }
-    }
-    for role in [Role::Firmware, Role::Root, Role::Data] {
-        let count = disk.partitions.iter().filter(|p| p.role == role).count();
-        if count != 1 {
-            return Err(format!(
-                "there must be exactly one partition with role \"{}\"; there are {count}",
-                role.as_str()
-            ));
-        }
-    }
-    let last = disk.partitions.len().saturating_sub(1);
-    match disk
-        .partitions
-        .iter()
-        .enumerate()
-        .find(|(index, p)| p.grow && *index != last)
-    {
-        Some((_, partition)) => Err(format!(
-            "partition \"{}\" has grow = true, but only the last one on the disk can grow",
-            partition.label
-        )),
-        None => Ok(()),
-    }
-}
-
-fn check_firmware(board: &Board) -> Checked {
-    // FAT does not tell upper from lower case.
-    let mut taken: BTreeSet<String> = crate::boot::STATE_FILES
-        .iter()
-        .chain([&board.boot.config.as_str()])
-        .map(|path| path.to_ascii_lowercase())
-        .collect();
-    check_path("boot.config", &board.boot.config)?;
-    for file in &board.firmware {
-        check_path("firmware path", &file.path)?;
-        check_path("firmware file", &file.file)?;
-        if !taken.insert(file.path.to_ascii_lowercase()) {
-            return Err(format!(
-                "firmware path \"{}\" is taken twice (the builder itself writes the boot configuration and the boot state)",
-                file.path
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn check_path(what: &str, path: &str) -> Checked {
-    let sound = !path.is_empty()
-        && path
-            .split('/')
-            .all(|part| !matches!(part, "" | "." | "..") && !part.contains(['\\', '\n']));
-    if sound {
-        Ok(())
-    } else {
-        Err(format!(
-            "{what} \"{path}\" must be a relative path without \"..\", e.g. \"EFI/BOOT/BOOTX64.EFI\""
-        ))
-    }
-}
-
-fn check_qemu(board: &Board) -> Checked {
-    let Some(qemu) = &board.qemu else {
-        return Ok(());
-    };
-    if qemu.memory_mib == 0 {
-        return Err("qemu.memory-mib is 0".into());
-    }
-    if qemu.pflash.iter().any(Vec::is_empty) {
-        return Err("qemu.pflash holds an empty list of candidates".into());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const GOOD: &str = include_str!("../../../boards/x86_64-uefi.toml");
 
-    fn problem(from: &str, to: &str) -> String {
-        assert!(GOOD.contains(from), "{from} is not in the board file");
-        let text = GOOD.replacen(from, to, 1);
-        from_toml(&text, Path::new("boards/x86_64-uefi.toml"))
+    const UBOOT: &str = include_str!("../../../boards/qemu-aarch64.toml");
+
+    fn problem_in(good: &str, id: &str, from: &str, to: &str) -> String {
+        assert!(good.contains(from), "{from} is not in the board file");
+        let text = good.replacen(from, to, 1);
+        from_toml(&text, Path::new(&format!("boards/{id}.toml")))
             .unwrap_err()
             .to_string()
+    }
+
+    fn problem(from: &str, to: &str) -> String {
+        problem_in(GOOD, "x86_64-uefi", from, to)
     }
 
     #[test]
@@ -310,7 +175,7 @@ mod tests {
         let text = builtin("x86-64-uefi").unwrap_err().to_string();
         assert!(text.contains("did you mean x86_64-uefi?"), "{text}");
         let text = builtin("toaster").unwrap_err().to_string();
-        assert!(text.contains("built-in boards are: x86_64-uefi"), "{text}");
+        assert!(text.contains("built-in boards are: "), "{text}");
     }
 
     #[test]
@@ -342,5 +207,166 @@ mod tests {
             assert!(text.contains(want), "{to}: {text}");
             assert!(text.contains("boards/x86_64-uefi.toml"), "{to}: {text}");
         }
+    }
+    #[test]
+    fn refuses_boot_loaders_and_environments_in_wrong_places() {
+        let area = |text: &str| {
+            format!("[[disk.raw]]\nname = \"spl\"\npackage = \"p\"\nfile = \"f\"\n{text}\n[[disk.partitions]]")
+        };
+        let first = "[[disk.partitions]]";
+        let device_trees = |text: &str| format!("[device-trees]\n{text}\n[boot]");
+        let firmware = |text: &str| format!("[[firmware]]\npath = \"x\"\n{text}\n[qemu]");
+        let cases = [
+            (
+                first,
+                area("offset = \"8KiB\"\nsize = \"1MiB\""),
+                "raw area \"spl\" (bytes 8192 to 1056768) overlap",
+            ),
+            (
+                first,
+                area("offset = \"1MiB\"\nsize = \"3073KiB\""),
+                "boot environment, first copy",
+            ),
+            (
+                first,
+                area("offset = \"4224KiB\"\nsize = \"512B\""),
+                "raw area \"spl\" (bytes 4325376 to 4325888) overlap",
+            ),
+            (
+                first,
+                area("offset = \"15MiB\"\nsize = \"2MiB\""),
+                "partition \"firmware\"",
+            ),
+            (
+                first,
+                area("offset = \"1000\"\nsize = \"512B\""),
+                "multiples of 512 bytes",
+            ),
+            (
+                first,
+                area("offset = \"1MiB\"\nsize = \"16EiB\""),
+                "unknown unit",
+            ),
+            (
+                first,
+                area("offset = \"1MiB\"\nsize = \"9000000TiB\""),
+                "does not fit",
+            ),
+            (
+                first,
+                area("offset = \"1MiB\"\nsize = \"1MiB\"\nuser-file = \"u\""),
+                "exactly one source",
+            ),
+            (
+                first,
+                area("offset = \"1MiB\"\nsize = \"1MiB\"\nmagic = { hex = \"0g\" }"),
+                "hex digits",
+            ),
+            (
+                first,
+                area("offset = \"1MiB\"\nsize = \"1MiB\"\nblob = 1"),
+                "unknown field `blob`",
+            ),
+            (
+                "offset = \"4MiB\"",
+                "offset = \"4100KiB\"".into(),
+                "is not aligned",
+            ),
+            (
+                "offset = \"4MiB\"",
+                "offset = \"20MiB\"".into(),
+                "partition \"firmware\"",
+            ),
+            (
+                "offset = \"4MiB\"",
+                "offset = \"12MiB\"".into(),
+                "both copies",
+            ),
+            (
+                "offset = \"4MiB\"",
+                "offset = \"0B\"".into(),
+                "protective MBR",
+            ),
+            (
+                "size = \"16KiB\"",
+                "size = \"1MiB\"".into(),
+                "at most 512KiB",
+            ),
+            (
+                "size = \"16KiB\"",
+                "size = \"1000\"".into(),
+                "multiple of 512",
+            ),
+            (
+                "first-partition = \"16MiB\"",
+                "first-partition = \"3000KiB\"".into(),
+                "multiple of 1MiB",
+            ),
+            (
+                "first-partition = \"16MiB\"",
+                "first-partition = \"12MiB\"".into(),
+                "boot environment, second copy",
+            ),
+            (
+                "table = \"gpt\"",
+                "table = \"mbr\"".into(),
+                "nothing can grow",
+            ),
+            (
+                "table = \"gpt\"",
+                "table = \"gpt\"\ntable-entries = 57".into(),
+                "multiple of 4",
+            ),
+            (
+                "backend = \"uboot\"",
+                "backend = \"grub\"".into(),
+                "is for the backend \"uboot\"",
+            ),
+            ("[boot]", device_trees("default = \"x\""), ".dtb"),
+            (
+                "[boot]",
+                device_trees("default = \"x.dtb\"\nothers = [\"x.dtb\"]"),
+                "named once",
+            ),
+            (
+                "[boot]",
+                device_trees("default = \"x.dtb\"\noverlays = [\"/x.dtbo\"]"),
+                "relative path",
+            ),
+            (
+                "[qemu]",
+                firmware("device-tree = \"x.dtb\""),
+                "not in device-trees",
+            ),
+            ("[qemu]", firmware("package = \"p\""), "exactly one source"),
+            (
+                "[qemu]",
+                firmware("text = \"t\"\nfile = \"f\""),
+                "exactly one source",
+            ),
+            ("[qemu]", firmware("user-file = \"../f\""), "relative path"),
+            (
+                "arch = ",
+                "components = [\"Non Free\"]\narch = ".into(),
+                "no component",
+            ),
+        ];
+        for (from, to, want) in cases {
+            let text = problem_in(UBOOT, "qemu-aarch64", from, &to);
+            assert!(text.contains(want), "{to}: {text}");
+        }
+    }
+
+    #[test]
+    fn everything_a_boot_loader_is_made_of_is_listed() {
+        let text = UBOOT.replace(
+            "[qemu]",
+            "[[firmware]]\npath = \"a\"\nuser-file = \"mine/a\"\n[[firmware]]\npath = \"b\"\npackage = \"p\"\nfile = \"f\"\n[qemu]",
+        );
+        let board = from_toml(&text, Path::new("boards/qemu-aarch64.toml")).unwrap();
+        let packages: Vec<_> = board.firmware_packages().into_iter().collect();
+        assert_eq!(packages, ["p", "u-boot-qemu"]);
+        let files: Vec<_> = board.user_files().into_iter().collect();
+        assert_eq!(files, ["mine/a"]);
     }
 }

@@ -2,6 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
+use super::{Board, Role, Table};
+
 /// What a stable identifier is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -53,6 +55,35 @@ pub fn stable_uuid(product: &str, board: &str, label: &str, purpose: Purpose) ->
     hex
 }
 
+/// The signature of a disk with an MBR: the first four bytes of the disk's identifier.
+pub fn disk_id(product: &str, board: &str) -> u32 {
+    let uuid = stable_uuid(product, board, "", Purpose::Disk);
+    uuid.get(..8)
+        .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+        .unwrap_or_default()
+}
+
+/// The identifier of the whole disk in its partition table, as udev shows it (`ID_PART_TABLE_UUID`).
+pub fn disk_uuid(product: &str, board: &Board) -> String {
+    match board.disk.table {
+        Table::Gpt | Table::Hybrid => stable_uuid(product, &board.id, "", Purpose::Disk),
+        Table::Mbr => format!("{:08x}", disk_id(product, &board.id)),
+    }
+}
+
+/// What the kernel calls the partition with this role (`PARTUUID=`, `/dev/disk/by-partuuid/`): its GUID,
+/// on disks with nothing but an MBR `<signature>-<number>`. `None` if the board has no such partition.
+pub fn partition_uuid(product: &str, board: &Board, role: Role) -> Option<String> {
+    let mut partitions = board.disk.partitions.iter().zip(1u32..);
+    let (partition, number) = partitions.find(|(partition, _)| partition.role == role)?;
+    Some(match board.disk.table {
+        Table::Gpt | Table::Hybrid => {
+            stable_uuid(product, &board.id, &partition.label, Purpose::Partition)
+        }
+        Table::Mbr => format!("{:08x}-{number:02x}", disk_id(product, &board.id)),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +96,23 @@ mod tests {
         assert_eq!(
             stable_uuid("shop", "x86_64-uefi", "root", Purpose::Filesystem),
             "060155e5-c228-85e9-ad57-bc21476ce294"
+        );
+    }
+
+    #[test]
+    fn partitions_are_called_what_the_kernel_calls_them() {
+        let mut board = crate::board::builtin("x86_64-uefi").unwrap();
+        assert_eq!(
+            partition_uuid("shop", &board, Role::Data).unwrap(),
+            stable_uuid("shop", "x86_64-uefi", "data", Purpose::Partition)
+        );
+        board.disk.table = Table::Mbr;
+        let id = disk_id("shop", "x86_64-uefi");
+        let disk = stable_uuid("shop", "x86_64-uefi", "", Purpose::Disk);
+        assert!(disk.starts_with(&format!("{id:08x}")));
+        assert_eq!(
+            partition_uuid("shop", &board, Role::Data).unwrap(),
+            format!("{id:08x}-03")
         );
     }
 

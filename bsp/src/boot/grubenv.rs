@@ -5,9 +5,8 @@
 //! GRUB manual under "The GRUB environment block"). Here everything that means something stands in
 //! the first 512 bytes, so that one sector write, which is atomic, changes the state.
 
-use std::collections::BTreeMap;
-
 use super::state::{is_valid_id, BootState, MAX_TRIES};
+use super::variables::{self, Variables, FORMAT, GOOD, MARK, TRIAL, TRIES};
 
 /// Bytes in a block.
 pub const BLOCK_SIZE: usize = 1024;
@@ -15,8 +14,6 @@ pub const BLOCK_SIZE: usize = 1024;
 pub const SECTOR_SIZE: usize = 512;
 
 const SIGNATURE: &[u8] = b"# GRUB Environment Block\n";
-/// Version of the variables; another value is somebody else's state.
-const FORMAT: &str = "1";
 
 /// A block that cannot be read or made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,11 +37,11 @@ pub enum GrubenvError {
 
 /// Reads the variables of a block exactly as GRUB does: lines that begin with `#` are passed over, of two
 /// values the later one counts, what is cut off ends the list. Bytes that are not UTF-8 become U+FFFD.
-pub fn parse(block: &[u8]) -> Result<BTreeMap<String, String>, GrubenvError> {
+pub fn parse(block: &[u8]) -> Result<Variables, GrubenvError> {
     let mut rest = block
         .strip_prefix(SIGNATURE)
         .ok_or(GrubenvError::NotABlock)?;
-    let mut variables = BTreeMap::new();
+    let mut variables = Variables::new();
     while let Some(first) = rest.first() {
         if *first == b'#' {
             rest = unescaped_line(rest).1;
@@ -82,7 +79,7 @@ fn unescaped_line(text: &[u8]) -> (Option<Vec<u8>>, &[u8]) {
 }
 
 /// Makes a block; refuses variables that would not stand in its first sector.
-pub fn render(variables: &BTreeMap<String, String>) -> Result<[u8; BLOCK_SIZE], GrubenvError> {
+pub fn render(variables: &Variables) -> Result<[u8; BLOCK_SIZE], GrubenvError> {
     let mut text = SIGNATURE.to_vec();
     for (name, value) in variables {
         if name.is_empty() || name.starts_with('#') || name.contains(['=', '\n', '\\']) {
@@ -114,47 +111,27 @@ pub fn from_state(state: &BootState) -> Result<[u8; BLOCK_SIZE], GrubenvError> {
     };
     let tries = state.tries.min(MAX_TRIES).to_string();
     render_pairs(&[
-        ("treeline", FORMAT),
-        ("good", checked_id(&state.good)?),
-        ("trial", trial),
-        ("tries", &tries),
+        (MARK, FORMAT),
+        (GOOD, checked_id(&state.good)?),
+        (TRIAL, trial),
+        (TRIES, &tries),
     ])
 }
 
 /// The boot state in a block; `None` if it is torn, foreign or makes no sense. The boot script must
 /// come to the same conclusion (see [`super::grub::static_config`]).
 pub fn to_state(block: &[u8]) -> Option<BootState> {
-    let variables = own(block)?;
-    let good = variables.get("good").filter(|id| is_valid_id(id))?;
-    let trial = match variables.get("trial").map(String::as_str) {
-        None | Some("") => None,
-        Some(id) if is_valid_id(id) => Some(id.to_owned()),
-        Some(_) => return None,
-    };
-    let tries = match variables.get("tries")?.as_bytes() {
-        [digit @ b'0'..=b'9'] => digit - b'0',
-        _ => return None,
-    };
-    Some(BootState {
-        good: good.clone(),
-        trial,
-        tries,
-    })
+    variables::to_state(&parse(block).ok()?)
 }
 
 /// The block that holds the spare record of the confirmed identity (`treeline/good.env`).
 pub fn from_good(good: &str) -> Result<[u8; BLOCK_SIZE], GrubenvError> {
-    render_pairs(&[("treeline", FORMAT), ("good", checked_id(good)?)])
+    render_pairs(&[(MARK, FORMAT), (GOOD, checked_id(good)?)])
 }
 
 /// The confirmed identity in a spare record; `None` if it is torn or foreign.
 pub fn to_good(block: &[u8]) -> Option<String> {
-    own(block)?.remove("good").filter(|id| is_valid_id(id))
-}
-
-fn own(block: &[u8]) -> Option<BTreeMap<String, String>> {
-    let variables = parse(block).ok()?;
-    (variables.get("treeline").map(String::as_str) == Some(FORMAT)).then_some(variables)
+    variables::to_good(&parse(block).ok()?)
 }
 
 fn checked_id(id: &str) -> Result<&str, GrubenvError> {
@@ -177,6 +154,7 @@ fn render_pairs(pairs: &[(&str, &str)]) -> Result<[u8; BLOCK_SIZE], GrubenvError
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
     use std::process::Command;
 
     fn editenv(args: &[&std::ffi::OsStr]) -> String {

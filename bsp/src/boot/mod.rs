@@ -8,6 +8,8 @@ pub mod grub;
 pub mod grubenv;
 pub mod state;
 pub mod store;
+pub mod uboot;
+pub mod variables;
 
 /// The boot state on the firmware partition: see [`state::BootState`].
 pub const STATE_PATH: &str = "treeline/state.env";

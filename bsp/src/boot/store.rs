@@ -1,21 +1,21 @@
 //! Reading and writing the boot state on a device.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+mod disk;
+
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
+pub(crate) use disk::Disk;
 
 use super::grubenv::{self, GrubenvError, BLOCK_SIZE, SECTOR_SIZE};
 use super::state::BootState;
+use super::uboot::env::EnvError;
 use super::{GOOD_PATH, STATE_PATH};
 use crate::fat::{self, Extent, FatError};
 
 /// A boot state that could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The firmware partition could not be opened, read or written.
+    /// The firmware partition or disk could not be opened, read or written.
     #[error("{doing} the boot state on {}: {source}", device.display())]
     Io {
         /// `opening`, `reading` or `writing`.
@@ -43,9 +43,24 @@ pub enum StoreError {
         /// Its size.
         bytes: u64,
     },
+    /// The device is not the one that the configuration means.
+    #[error("looking for the boot state on {}: {size} bytes at {offset} would be beyond its end ({bytes} bytes); is it the whole disk?", device.display())]
+    Outside {
+        /// The block device or image.
+        device: PathBuf,
+        /// Where a copy of the environment should be.
+        offset: u64,
+        /// Its size.
+        size: u64,
+        /// Size of the device.
+        bytes: u64,
+    },
     /// The new content cannot be written in one go.
     #[error("writing the boot state: {0}")]
     Content(#[from] GrubenvError),
+    /// The new content cannot be written at all.
+    #[error("writing the boot state: {0}")]
+    Environment(#[from] EnvError),
     /// The device took the write and returned something else.
     #[error("writing the boot state on {}: reading it back gave something else; the device may be failing or write-protected", device.display())]
     Lost {
@@ -70,7 +85,7 @@ pub trait BootStore {
 /// one) that nobody has mounted.
 #[derive(Debug)]
 pub struct GrubStore {
-    device: PathBuf,
+    disk: Disk,
     state: Place,
     good: Place,
 }
@@ -85,17 +100,14 @@ struct Place {
 impl GrubStore {
     /// Finds the boot state on `device`: byte 0 is the start of the FAT partition. Reads only.
     pub fn open(device: &Path) -> Result<Self, StoreError> {
-        let mut file = File::open(device).map_err(|source| StoreError::Io {
-            doing: "opening",
-            device: device.into(),
-            source,
-        })?;
-        let found = fat::extents(&mut file, &[STATE_PATH, GOOD_PATH]).map_err(|source| {
-            StoreError::Locate {
-                device: device.into(),
-                source,
-            }
-        })?;
+        let disk = Disk::new(device);
+        let found =
+            fat::extents(&mut disk.open()?, &[STATE_PATH, GOOD_PATH]).map_err(|source| {
+                StoreError::Locate {
+                    device: device.into(),
+                    source,
+                }
+            })?;
         let place = |path, extents: &[Extent]| {
             Place::of(extents).ok_or_else(|| StoreError::Size {
                 device: device.into(),
@@ -104,86 +116,24 @@ impl GrubStore {
             })
         };
         let (state, good) = (place(STATE_PATH, &found[0])?, place(GOOD_PATH, &found[1])?);
-        Ok(Self {
-            device: device.into(),
-            state,
-            good,
-        })
-    }
-
-    fn error(&self, doing: &'static str) -> impl FnOnce(std::io::Error) -> StoreError + '_ {
-        move |source| StoreError::Io {
-            doing,
-            device: self.device.clone(),
-            source,
-        }
+        Ok(Self { disk, state, good })
     }
 
     fn read(&self, place: Place) -> Result<Vec<u8>, StoreError> {
-        let mut block = vec![0; BLOCK_SIZE];
-        let (first, second) = block.split_at_mut(SECTOR_SIZE);
-        let mut file = File::open(&self.device).map_err(self.error("opening"))?;
-        for (offset, sector) in [(place.first, first), (place.second, second)] {
-            file.seek(SeekFrom::Start(offset))
-                .and_then(|_| file.read_exact(sector))
-                .map_err(self.error("reading"))?;
-        }
+        let mut block = self.disk.read(place.first, SECTOR_SIZE)?;
+        block.extend(self.disk.read(place.second, SECTOR_SIZE)?);
         Ok(block)
     }
 
     fn write(&self, place: Place, block: &[u8; BLOCK_SIZE]) -> Result<(), StoreError> {
         let (first, second) = block.split_at(SECTOR_SIZE);
-        self.write_sector(place.first, first)?;
+        self.disk.write(place.first, first)?;
         // Everything that means something is written by now. The second sector only ever holds filling;
         // if a foreign tool left variables there, GRUB would go on reading them.
         if self.read(place)?[SECTOR_SIZE..] != *second {
-            self.write_sector(place.second, second)?;
+            self.disk.write(place.second, second)?;
         }
         Ok(())
-    }
-
-    /// Writes one sector through to the disk and reads it back.
-    fn write_sector(&self, offset: u64, sector: &[u8]) -> Result<(), StoreError> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(OFlag::O_SYNC.bits())
-            .open(&self.device)
-            .map_err(self.error("opening"))?;
-        file.seek(SeekFrom::Start(offset))
-            .and_then(|_| file.write_all(sector))
-            .and_then(|()| file.sync_all())
-            .map_err(self.error("writing"))?;
-        let mut back = vec![0; SECTOR_SIZE];
-        file.seek(SeekFrom::Start(offset))
-            .and_then(|_| file.read_exact(&mut back))
-            .map_err(self.error("reading"))?;
-        if back != sector || self.read_uncached(offset).is_some_and(|raw| raw != sector) {
-            return Err(StoreError::Lost {
-                device: self.device.clone(),
-            });
-        }
-        Ok(())
-    }
-
-    /// What the device itself returns, past the page cache; `None` where that is not to be had (an image
-    /// file, a device with larger sectors).
-    fn read_uncached(&self, offset: u64) -> Option<Vec<u8>> {
-        const ALIGNMENT: usize = 4096;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .custom_flags(OFlag::O_DIRECT.bits())
-            .open(&self.device)
-            .ok()?;
-        if !file.metadata().ok()?.file_type().is_block_device() {
-            return None;
-        }
-        let mut buffer = vec![0; ALIGNMENT + SECTOR_SIZE];
-        let start = buffer.as_ptr().align_offset(ALIGNMENT);
-        let sector = buffer.get_mut(start..start.checked_add(SECTOR_SIZE)?)?;
-        file.seek(SeekFrom::Start(offset)).ok()?;
-        file.read_exact(sector).ok()?;
-        Some(sector.to_vec())
     }
 }
 

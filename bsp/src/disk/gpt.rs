@@ -3,11 +3,14 @@
 //! The types are those of the UEFI specification and of the UAPI group's Discoverable Partitions
 //! Specification, so that other tools know what they see.
 
+mod shorten;
+
 use std::fmt::Debug;
 use std::io::{Read, Seek, Write};
 
-use super::{DiskError, Layout, PlacedPartition, SECTOR};
-use crate::board::{stable_uuid, Purpose, Role};
+use super::solver::GPT_ENTRIES;
+use super::{mbr, DiskError, Layout, PlacedPartition, SECTOR};
+use crate::board::{stable_uuid, Purpose, Role, Table};
 
 /// Type of the firmware partition: EFI system partition.
 pub const FIRMWARE_TYPE: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
@@ -51,11 +54,27 @@ pub fn partition_type(role: Role, arch: &str) -> Result<&'static str, DiskError>
     }
 }
 
-/// Writes protective MBR, primary and backup table of `layout` into `disk`, which must have exactly
-/// `layout.disk_bytes` bytes. Writes nothing else.
+/// Writes the partition tables of `layout` into `disk`, which must have exactly `layout.disk_bytes` bytes.
+/// Writes nothing else.
 pub fn write_table(
     layout: &Layout,
     ids: TableIds<'_>,
+    disk: &mut (impl Read + Write + Seek + Debug),
+) -> Result<(), DiskError> {
+    match layout.table {
+        Table::Gpt => write_protective(layout, disk)?,
+        Table::Hybrid => mbr::write_hybrid(layout, ids, disk)?,
+        Table::Mbr => return mbr::write(layout, ids, disk),
+    }
+    write_gpt(layout, ids, disk)?;
+    if layout.table_entries != GPT_ENTRIES {
+        shorten::shorten(layout, disk)?;
+    }
+    Ok(())
+}
+
+fn write_protective(
+    layout: &Layout,
     disk: &mut (impl Read + Write + Seek + Debug),
 ) -> Result<(), DiskError> {
     let sectors = layout.disk_bytes / SECTOR;
@@ -64,6 +83,14 @@ pub fn write_table(
     gpt::mbr::ProtectiveMBR::with_lb_size(protected)
         .overwrite_lba0(disk)
         .map_err(table_error)?;
+    Ok(())
+}
+
+fn write_gpt(
+    layout: &Layout,
+    ids: TableIds<'_>,
+    disk: &mut (impl Read + Write + Seek + Debug),
+) -> Result<(), DiskError> {
     let guid = stable_uuid(ids.product, ids.board, "", Purpose::Disk);
     let guid = guid.parse().map_err(table_error)?;
     let mut table = gpt::GptConfig::new()
@@ -100,7 +127,7 @@ fn entry(
     })
 }
 
-fn table_error(error: impl std::fmt::Display) -> DiskError {
+pub(super) fn table_error(error: impl std::fmt::Display) -> DiskError {
     DiskError::Table(error.to_string())
 }
 

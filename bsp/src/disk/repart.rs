@@ -27,7 +27,7 @@ pub fn repart_files(board: &Board) -> Result<Vec<(String, String)>, DiskError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::board::{builtin, Role};
+    use crate::board::{builtin, Role, Table};
     use crate::disk::{plan, write_table, TableIds, SECTOR};
     use std::process::Command;
 
@@ -51,10 +51,24 @@ mod tests {
             .collect()
     }
 
+    fn first_sector(image: &std::path::Path) -> [u8; 512] {
+        let mut sector = [0; 512];
+        let mut file = std::fs::File::open(image).unwrap();
+        std::io::Read::read_exact(&mut file, &mut sector).unwrap();
+        sector
+    }
+
     #[test]
     fn systemd_repart_grows_the_data_partition_and_nothing_else() {
+        // A plain table, one with an MBR that shows more than protection, one with fewer entries.
+        for id in ["x86_64-uefi", "rpi4", "orangepi-pc"] {
+            grows(id);
+        }
+    }
+
+    fn grows(id: &str) {
         let dir = tempfile::tempdir().unwrap();
-        let board = builtin("x86_64-uefi").unwrap();
+        let board = builtin(id).unwrap();
         let layout = plan(&board, &Default::default()).unwrap();
         let image = dir.path().join("disk.raw");
         let mut file = std::fs::File::options()
@@ -74,6 +88,7 @@ mod tests {
         let larger = layout.disk_bytes + (1 << 30);
         file.set_len(larger).unwrap();
         let before = partitions(&image);
+        let record = first_sector(&image);
         let definitions = dir.path().join("repart.d");
         std::fs::create_dir(&definitions).unwrap();
         for (name, content) in repart_files(&board).unwrap() {
@@ -87,6 +102,12 @@ mod tests {
             "systemd (Debian 13: systemd-repart)",
         );
         let after = partitions(&image);
+        if board.disk.table == Table::Hybrid {
+            assert!(
+                first_sector(&image) == record,
+                "the boot ROM's table has changed"
+            );
+        }
         assert_eq!(after[..2], before[..2]);
         let data = layout.partition(Role::Data).unwrap();
         assert_eq!(after[2].0 * SECTOR, data.start);
@@ -94,7 +115,8 @@ mod tests {
             after[2].1 * SECTOR > data.size + (1 << 30) - (1 << 20),
             "{after:?}"
         );
-        run(Command::new("sgdisk").arg("--verify").arg(&image), "gdisk");
+        let said = run(Command::new("sgdisk").arg("--verify").arg(&image), "gdisk");
+        assert!(said.contains("No problems found"), "{said}");
     }
 
     #[test]

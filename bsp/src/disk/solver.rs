@@ -4,16 +4,35 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::{Layout, PlacedPartition, ALIGNMENT, SECTOR};
-use crate::board::{Board, Partition, Role, Size, Table};
+use crate::board::{Board, Disk, Environment, Partition, Role, Size, Table, ERASE_BLOCK};
 
-/// Sectors of a GPT's array of 128 entries of 128 bytes.
-const GPT_ENTRY_SECTORS: u64 = 32;
+/// Entries of a GPT that does not say otherwise.
+pub(super) const GPT_ENTRIES: u32 = 128;
+/// Entries of 128 bytes in a sector.
+const ENTRIES_PER_SECTOR: u32 = 4;
 /// Largest disk: beyond it nothing that the builder makes is meant to go, and sums cannot overflow.
 const MAX_DISK: u64 = 1 << 50;
+/// Largest disk with an MBR: its numbers of sectors have 32 bits.
+const MBR_DISK: u64 = SECTOR << 32;
+
+/// What a byte range is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Part of a partition table.
+    Table,
+    /// Boot loader outside every partition.
+    Raw,
+    /// A copy of the boot environment.
+    Environment,
+    /// A partition.
+    Partition,
+}
 
 /// A byte range and who it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Region {
+    /// What it is for.
+    pub kind: Kind,
     /// Owner, for people: `primary partition table`, `partition "root"`.
     pub owner: String,
     /// Bytes on the disk.
@@ -78,7 +97,8 @@ fn minimum(role: Role) -> Size {
     })
 }
 
-/// Places the partitions of `board`, one after the other; `sizes` replaces sizes by label. Sizes are
+/// Places the partitions of `board`, one after the other from `disk.first-partition` on; raw areas and boot
+/// environment stand where the board says. `sizes` replaces sizes by label. Sizes are
 /// rounded up to whole MiB; the disk ends one MiB after the last partition.
 pub fn plan(board: &Board, sizes: &BTreeMap<String, Size>) -> Result<Layout, LayoutError> {
     let wanted = &board.disk.partitions;
@@ -90,7 +110,10 @@ pub fn plan(board: &Board, sizes: &BTreeMap<String, Size>) -> Result<Layout, Lay
         });
     }
     let mut partitions = Vec::new();
-    let mut next = first_free(board.disk.table);
+    let mut next = board
+        .disk
+        .first_partition
+        .map_or(ALIGNMENT, |first| first.0);
     for (partition, number) in wanted.iter().zip(1..) {
         let size = size_of(partition, sizes)?;
         partitions.push(PlacedPartition {
@@ -107,22 +130,70 @@ pub fn plan(board: &Board, sizes: &BTreeMap<String, Size>) -> Result<Layout, Lay
             .ok_or(LayoutError::TooLarge)?;
     }
     let disk_bytes = next + ALIGNMENT;
+    if board.disk.table == Table::Mbr && disk_bytes > MBR_DISK {
+        return Err(LayoutError::TooLarge);
+    }
+    Ok(Layout {
+        table: board.disk.table,
+        table_entries: board.disk.table_entries.unwrap_or(GPT_ENTRIES),
+        disk_bytes,
+        regions: regions(board, &partitions, disk_bytes)?,
+        partitions,
+    })
+}
+
+/// Every byte range that belongs to somebody.
+fn regions(
+    board: &Board,
+    partitions: &[PlacedPartition],
+    disk_bytes: u64,
+) -> Result<Vec<Region>, LayoutError> {
     let mut regions = Vec::new();
-    for region in table_regions(board.disk.table, disk_bytes) {
+    for region in table_regions(&board.disk, disk_bytes) {
         claim(&mut regions, region, disk_bytes)?;
     }
-    for partition in &partitions {
+    for area in &board.disk.raw {
         let region = Region {
+            kind: Kind::Raw,
+            owner: format!("raw area \"{}\"", area.name),
+            bytes: area.offset.0..area.offset.0.saturating_add(area.size.0),
+        };
+        claim(&mut regions, region, disk_bytes)?;
+    }
+    for partition in partitions {
+        let region = Region {
+            kind: Kind::Partition,
             owner: format!("partition \"{}\"", partition.label),
             bytes: partition.start..partition.start + partition.size,
         };
         claim(&mut regions, region, disk_bytes)?;
     }
-    Ok(Layout {
-        disk_bytes,
-        regions,
-        partitions,
-    })
+    if let Some(environment) = &board.boot.environment {
+        for region in environment_regions(environment) {
+            claim(&mut regions, region, disk_bytes)?;
+        }
+        // They were claimed with the whole erase block, of which they take the beginning.
+        for region in regions.iter_mut().filter(|r| r.kind == Kind::Environment) {
+            region.bytes.end = region.bytes.start + environment.size.0;
+        }
+    }
+    Ok(regions)
+}
+
+/// The copies of the boot environment, each with the erase block that it shares with nothing.
+fn environment_regions(environment: &Environment) -> [Region; 2] {
+    let region = |owner: &str, offset: Size| Region {
+        kind: Kind::Environment,
+        owner: owner.into(),
+        bytes: offset.0..offset.0.saturating_add(ERASE_BLOCK.max(environment.size.0)),
+    };
+    [
+        region("boot environment, first copy", environment.offset),
+        region(
+            "boot environment, second copy",
+            environment.redundant_offset,
+        ),
+    ]
 }
 
 fn size_of(partition: &Partition, sizes: &BTreeMap<String, Size>) -> Result<u64, LayoutError> {
@@ -141,26 +212,27 @@ fn size_of(partition: &Partition, sizes: &BTreeMap<String, Size>) -> Result<u64,
         .ok_or(LayoutError::TooLarge)
 }
 
-/// First byte that a partition may take.
-fn first_free(table: Table) -> u64 {
-    match table {
-        Table::Gpt => ALIGNMENT,
-    }
-}
-
-fn table_regions(table: Table, disk_bytes: u64) -> Vec<Region> {
+fn table_regions(disk: &Disk, disk_bytes: u64) -> Vec<Region> {
     let region = |owner: &str, sectors: Range<u64>| Region {
+        kind: Kind::Table,
         owner: owner.into(),
         bytes: sectors.start * SECTOR..sectors.end * SECTOR,
     };
     let end = disk_bytes / SECTOR;
-    match table {
-        Table::Gpt => vec![
-            region("protective MBR", 0..1),
-            region("primary partition table", 1..2 + GPT_ENTRY_SECTORS),
-            region("backup partition table", end - 1 - GPT_ENTRY_SECTORS..end),
-        ],
-    }
+    let entries = disk.table_entries.unwrap_or(GPT_ENTRIES);
+    let entries = u64::from(entries.div_ceil(ENTRIES_PER_SECTOR));
+    // The backup's array keeps its usual place, where other tools look for it.
+    let usual = u64::from(GPT_ENTRIES / ENTRIES_PER_SECTOR);
+    let mbr = match disk.table {
+        Table::Mbr => return vec![region("MBR", 0..1)],
+        Table::Gpt => "protective MBR",
+        Table::Hybrid => "hybrid MBR",
+    };
+    vec![
+        region(mbr, 0..1),
+        region("primary partition table", 1..2 + entries),
+        region("backup partition table", end - 1 - usual..end),
+    ]
 }
 
 /// Gives `region` its place among `regions`, which stay in order; refuses what overlaps or ends beyond
@@ -256,6 +328,7 @@ mod tests {
     #[test]
     fn an_overlap_names_both_owners_and_their_ranges() {
         let region = |owner: &str, bytes| Region {
+            kind: Kind::Raw,
             owner: owner.into(),
             bytes,
         };

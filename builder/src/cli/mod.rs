@@ -30,7 +30,8 @@ Exit codes: 0 done; 1 failed; 2 wrong usage; 3 a file you wrote is wrong (produc
 
 Environment:
   TREELINE_CACHE   where downloads and stages are kept (default ~/.cache/treeline)
-  TREELINE_AGENT   the device-agent program to build in (default: found beside this program)";
+  TREELINE_AGENT   the device-agent program to build in (default: found beside this program);
+                   TREELINE_AGENT_ARM64 and the like: the one for an architecture";
 
 /// Builds immutable operating systems for devices and keeps them up to date.
 #[derive(Debug, Parser)]

@@ -5,6 +5,7 @@
 //! tomorrow. It is sorted by path, has no times, no device nodes, and keeps hard links and extended
 //! attributes (as pax records, see [`plain`]).
 
+mod foreign;
 mod layers;
 mod oci;
 mod plain;

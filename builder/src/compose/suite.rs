@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{ensure, Context, Result};
 
+use super::foreign;
 use super::layers::Layers;
 use super::repository;
 use super::strip::Rules;
@@ -25,7 +26,12 @@ pub(super) fn make(
     stage: &Stage,
     out: &Path,
 ) -> Result<()> {
+    let arch = &merged.board.arch;
+    if arch != foreign::NATIVE {
+        foreign::check_emulation(arch)?;
+    }
     let debs = lock::fetch(&lock.packages, merged, cache, progress)?;
+    let helpers = helpers(merged, lock, cache, progress)?;
     // Not in the cache: a user's cache is closed to the namespace in which apt runs.
     let scratch = tempfile::Builder::new()
         .prefix("treeline-packages-")
@@ -40,9 +46,21 @@ pub(super) fn make(
     let mut all = debs;
     all.push(repository::stand_in(scratch.path())?);
     repository::make(&repo, &all)?;
+    let hooks = if helpers.is_empty() {
+        None
+    } else {
+        Some(foreign::prepare(&helpers, scratch.path())?)
+    };
     stage.note("installing packages");
     let raw = out.with_extension("raw");
-    install(merged, lock, source_date_epoch, &repo, &raw)?;
+    let install = Install {
+        merged,
+        lock,
+        source_date_epoch,
+        repo: &repo,
+        hooks,
+    };
+    install.run(&raw)?;
     stage.note("writing the tar");
     let rules = Rules::of(merged);
     let mut layers = Layers::default();
@@ -50,58 +68,99 @@ pub(super) fn make(
     layers.write(out, |path| rules.keeps(path))
 }
 
-fn install(
+/// This machine's programs for a tree of another architecture, unpacked.
+fn helpers(
     merged: &Merged,
     lock: &BoardLock,
-    source_date_epoch: u64,
-    repo: &Path,
-    raw: &Path,
-) -> Result<()> {
-    let root = nix::unistd::Uid::effective().is_root();
-    if !root {
-        check_id_ranges()?;
-    }
-    let mut packages: Vec<String> = lock
-        .packages
+    cache: &Cache,
+    progress: Progress,
+) -> Result<Vec<foreign::Unpacked>> {
+    let debs = lock::fetch(&lock.helpers, merged, cache, progress)?;
+    lock.helpers
         .iter()
-        .map(|package| format!("{}={}", package.name, package.version))
-        .collect();
-    packages.sort();
-    packages.push(INITRAMFS_STAND_IN.to_string());
-    let suite = merged
-        .product
-        .base
-        .suite
-        .as_deref()
-        .unwrap_or(DEFAULT_SUITE);
-    let file = File::create(raw).with_context(|| format!("creating {}", raw.display()))?;
-    Command::new("mmdebstrap", "mmdebstrap")
-        .clear_env()
-        .env("SOURCE_DATE_EPOCH", source_date_epoch.to_string())
-        // Exactly the packages of the lock, unpacked and configured by dpkg: no apt inside, no solving.
-        .arg("--variant=custom")
-        .arg(if root {
-            "--mode=root"
-        } else {
-            "--mode=unshare"
+        .zip(&debs)
+        .map(|(package, deb)| {
+            Ok(foreign::Unpacked {
+                name: package.name.clone(),
+                dir: lock::unpack(deb, cache)?,
+            })
         })
-        .arg(format!("--architectures={}", merged.board.arch))
-        .arg(format!("--include={}", packages.join(",")))
-        .arg("--format=tar")
-        // The tree is thrown away once it is a tar: no need to wait for the disk.
-        .arg("--dpkgopt=force-unsafe-io")
-        .arg("--skip=check/signed-by")
-        .arg(suite)
-        .arg("-")
-        .arg(format!("deb [trusted=yes] copy://{} ./", repo.display()))
-        .stdout(file)
-        .run()
-        .with_context(|| {
-            format!(
-                "installing the packages of the lock for {}",
-                merged.board.arch
+        .collect()
+}
+
+/// What mmdebstrap is told.
+struct Install<'a> {
+    merged: &'a Merged,
+    lock: &'a BoardLock,
+    source_date_epoch: u64,
+    repo: &'a Path,
+    hooks: Option<foreign::Hooks>,
+}
+
+impl Install<'_> {
+    fn run(&self, raw: &Path) -> Result<()> {
+        let root = nix::unistd::Uid::effective().is_root();
+        if !root {
+            check_id_ranges()?;
+        }
+        let arch = &self.merged.board.arch;
+        let suite = self.merged.product.base.suite.as_deref();
+        let file = File::create(raw).with_context(|| format!("creating {}", raw.display()))?;
+        self.hooked(Command::new("mmdebstrap", "mmdebstrap").clear_env())
+            .env("SOURCE_DATE_EPOCH", self.source_date_epoch.to_string())
+            // Exactly the packages of the lock, unpacked and configured by dpkg: no apt inside, no solving.
+            .arg("--variant=custom")
+            .arg(if root {
+                "--mode=root"
+            } else {
+                "--mode=unshare"
+            })
+            .arg(format!("--architectures={arch}"))
+            .arg(format!("--include={}", self.packages().join(",")))
+            .arg("--format=tar")
+            // The tree is thrown away once it is a tar: no need to wait for the disk.
+            .arg("--dpkgopt=force-unsafe-io")
+            .arg("--skip=check/signed-by")
+            .arg(suite.unwrap_or(DEFAULT_SUITE))
+            .arg("-")
+            .arg(format!(
+                "deb [trusted=yes] copy://{} ./",
+                self.repo.display()
+            ))
+            .stdout(file)
+            .run()
+            .with_context(|| format!("installing the packages of the lock for {arch}"))
+    }
+
+    /// Names with versions, sorted.
+    fn packages(&self) -> Vec<String> {
+        let locked = self.lock.packages.iter();
+        let mut packages: Vec<String> = locked
+            .map(|package| format!("{}={}", package.name, package.version))
+            .collect();
+        packages.sort();
+        packages.push(INITRAMFS_STAND_IN.to_string());
+        packages
+    }
+
+    /// This machine's programs come first in the search path of what runs in the tree; outside of it there is
+    /// no such directory.
+    fn hooked(&self, command: Command) -> Command {
+        let Some(hooks) = &self.hooks else {
+            return command;
+        };
+        let path = std::env::var("PATH").unwrap_or_default();
+        command
+            .env(
+                "PATH",
+                format!(
+                    "{}/bin:{path}:/usr/sbin:/usr/bin:/sbin:/bin",
+                    foreign::PLACE
+                ),
             )
-        })
+            .arg(format!("--extract-hook={}", hooks.put.display()))
+            .arg(format!("--customize-hook={}", hooks.take.display()))
+    }
 }
 
 /// An ordinary user needs a range of ids of their own: a tree has more owners than one.

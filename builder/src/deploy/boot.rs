@@ -1,21 +1,72 @@
 //! What libostree writes for the boot loader.
 
+use bsp::board::Backend;
 use bsp::boot::entry::BootEntry;
 
 use super::Site;
 
+/// A deployment as libostree shows it to boot loaders.
+pub(super) struct Shown {
+    pub(super) entry: BootEntry,
+    /// Directory of the deployment's device trees (key `fdtdir`).
+    pub(super) device_trees: Option<String>,
+}
+
 /// Configuration of the device's repository, with the sysroot's settings.
-pub(super) const REPO_CONFIG: &str = "[core]\nrepo_version=1\nmode=bare\n\n\
-    [sysroot]\nbootloader=grub2\nbootprefix=true\nreadonly=true\n";
+pub(super) fn repo_config(backend: Backend) -> String {
+    // libostree's U-Boot backend puts /boot before every path itself, whatever bootprefix says.
+    let bootloader = match backend {
+        Backend::Grub => "bootloader=grub2\nbootprefix=true",
+        Backend::Uboot => "bootloader=uboot",
+    };
+    format!("[core]\nrepo_version=1\nmode=bare\n\n[sysroot]\n{bootloader}\nreadonly=true\n")
+}
+
+/// The file for the boot loader in `loader.N`: its name and text.
+pub(super) fn loader_file(backend: Backend, shown: &Shown) -> (&'static str, String) {
+    match backend {
+        Backend::Grub => (
+            "grub.cfg",
+            bsp::boot::grub::menu(std::slice::from_ref(&shown.entry)),
+        ),
+        Backend::Uboot => ("uEnv.txt", uenv(shown)),
+    }
+}
+
+/// What paths in the boot entries begin with.
+pub(super) fn prefix(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Grub => "/boot",
+        Backend::Uboot => "",
+    }
+}
+
+/// What libostree's U-Boot backend writes for one deployment (variables of U-Boot).
+fn uenv(shown: &Shown) -> String {
+    let entry = &shown.entry;
+    let mut text = format!("kernel_image=/boot{}\n", entry.linux);
+    for initrd in &entry.initrd {
+        text.push_str(&format!("ramdisk_image=/boot{initrd}\n"));
+    }
+    if let Some(dir) = &shown.device_trees {
+        text.push_str(&format!("fdtdir=/boot{dir}\n"));
+    }
+    text.push_str(&format!("bootargs={}\n", entry.options));
+    text
+}
 
 /// The text of a boot entry (Boot Loader Specification, type 1), keys in libostree's order.
-pub(super) fn text(entry: &BootEntry) -> String {
+pub(super) fn text(shown: &Shown) -> String {
+    let entry = &shown.entry;
     let mut text = format!(
         "title {}\nversion {}\noptions {}\nlinux {}\n",
         entry.title, entry.version, entry.options, entry.linux
     );
     for initrd in &entry.initrd {
         text.push_str(&format!("initrd {initrd}\n"));
+    }
+    if let Some(dir) = &shown.device_trees {
+        text.push_str(&format!("fdtdir {dir}\n"));
     }
     text
 }

@@ -21,6 +21,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{bail, Context, Result};
+use bsp::board::Backend;
 
 pub use plan::Room;
 
@@ -41,12 +42,14 @@ pub struct Site {
     pub id: String,
     /// Kernel arguments besides the identity and `ostree=`.
     pub kargs: Vec<String>,
+    /// What reads the boot entries.
+    pub backend: Backend,
 }
 
 /// What has been written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SysrootInfo {
-    /// SHA-256 over kernel and initramfs, part of the boot paths.
+    /// SHA-256 over kernel, initramfs and device trees, part of the boot paths.
     pub boot_checksum: String,
     /// Kernel version.
     pub kernel_version: String,

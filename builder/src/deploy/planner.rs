@@ -128,7 +128,7 @@ impl Planner<'_> {
         ] {
             self.parents(&format!("ostree/repo/{dir}/"));
         }
-        self.text("ostree/repo/config", boot::REPO_CONFIG);
+        self.text("ostree/repo/config", boot::repo_config(site.backend));
         for reference in [site.refspec.as_str(), &format!("ostree/{BOOT_VERSION}/1/0")] {
             let path = format!("ostree/repo/refs/heads/{reference}");
             self.text(&path, format!("{commit}\n"));
@@ -208,6 +208,7 @@ impl Planner<'_> {
             hash.update(self.store.read_file(&checksum, LARGEST_BOOT_FILE)?);
             places.push((name, checksum));
         }
+        let device_trees = self.device_trees(&kernel, &mut hash)?;
         let boot_checksum = hex::encode(hash.finalize());
         let dir = format!("ostree/{}-{boot_checksum}", site.stateroot);
         self.parents(&format!("boot/{dir}/"));
@@ -222,29 +223,58 @@ impl Planner<'_> {
                 },
             );
         }
+        if device_trees {
+            self.copy_tree(&format!("{}/dtb", kernel.dir), &format!("boot/{dir}/dtb"));
+        }
         self.boot_links(commit, &boot_checksum, &site.stateroot);
         let os_release = self.os_release(&root)?;
-        let entry = BootEntry {
-            title: boot::title(&os_release, version),
-            version: 1,
-            linux: format!("/boot/{dir}/{}", places[0].0),
-            initrd: vec![format!("/boot/{dir}/{}", places[1].0)],
-            options: boot::options(site, BOOT_VERSION, &boot_checksum),
-            devicetree: None,
+        let seen = format!("{}/{dir}", boot::prefix(site.backend));
+        let shown = boot::Shown {
+            entry: BootEntry {
+                title: boot::title(&os_release, version),
+                version: 1,
+                linux: format!("{seen}/{}", places[0].0),
+                initrd: vec![format!("{seen}/{}", places[1].0)],
+                options: boot::options(site, BOOT_VERSION, &boot_checksum),
+                devicetree: None,
+            },
+            device_trees: device_trees.then(|| format!("{seen}/dtb")),
         };
         let loader = format!("boot/loader.{BOOT_VERSION}");
         self.text(
             &format!("{loader}/entries/ostree-1.conf"),
-            boot::text(&entry),
+            boot::text(&shown),
         );
-        self.text(
-            &format!("{loader}/grub.cfg"),
-            bsp::boot::grub::menu(&[entry]),
-        );
+        let (name, text) = boot::loader_file(site.backend, &shown);
+        self.text(&format!("{loader}/{name}"), text);
         self.link("boot/loader", format!("loader.{BOOT_VERSION}"));
         self.plan.boot_checksum = boot_checksum;
         self.plan.kernel_version = kernel.version;
         Ok(())
+    }
+
+    /// Whether the kernel has device trees of its own; their contents, in the order of their names, a
+    /// directory where its name stands, go into the boot checksum.
+    fn device_trees(&self, kernel: &Kernel, hash: &mut Sha256) -> Result<bool> {
+        let dir = format!("{}/dtb", kernel.dir);
+        if !self.plan.entries.contains_key(&dir) {
+            return Ok(false);
+        }
+        let inside = format!("{dir}/");
+        let below = self.plan.entries.range(inside.clone()..);
+        let below = below.take_while(|(path, _)| path.starts_with(&inside));
+        let mut paths: Vec<&String> = below.map(|(path, _)| path).collect();
+        paths.sort_by(|a, b| a.split('/').cmp(b.split('/')));
+        for path in paths {
+            match self.plan.entries.get(path).map(|entry| &entry.source) {
+                Some(Source::Directory) => {}
+                _ => {
+                    let checksum = self.shared(path)?;
+                    hash.update(self.store.read_file(&checksum, LARGEST_BOOT_FILE)?);
+                }
+            }
+        }
+        Ok(true)
     }
 
     fn boot_links(&mut self, commit: &str, boot_checksum: &str, stateroot: &str) {
@@ -276,14 +306,11 @@ impl Planner<'_> {
             bail!("looking for the kernel: the tree has two, {version} and {other}; keep one kernel package");
         }
         let dir = format!("{modules}{version}");
-        for unsupported in ["dtb", "devicetree"] {
-            if self
-                .plan
-                .entries
-                .contains_key(&format!("{dir}/{unsupported}"))
-            {
-                bail!("deploying: device trees (usr/lib/modules/{version}/{unsupported}) are not supported");
-            }
+        if self.plan.entries.contains_key(&format!("{dir}/devicetree")) {
+            bail!(
+                "deploying: a single device tree (usr/lib/modules/{version}/devicetree) is not supported; \
+                 put it into the directory dtb"
+            );
         }
         Ok(Kernel { version, dir })
     }

@@ -15,6 +15,7 @@ struct World {
     _dir: tempfile::TempDir,
     root: PathBuf,
     commit: String,
+    backend: Backend,
 }
 
 fn ostree(args: &[&str]) -> Command {
@@ -95,9 +96,18 @@ fn commit(root: &Path, tree_dir: &Path, version: &str) -> String {
 }
 
 fn world() -> World {
+    world_with(Backend::Grub, &[])
+}
+
+/// A world whose kernel has these device trees.
+fn world_with(backend: Backend, device_trees: &[&str]) -> World {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().to_path_buf();
     tree(&root.join("tree"), "1");
+    for file in device_trees {
+        let path = format!("usr/lib/modules/6.1-x/dtb/{file}");
+        write(&root.join("tree"), &path, file.as_bytes(), 0o644);
+    }
     ostree(&["init", "--mode=archive"])
         .arg(format!("--repo={}", root.join("repo").display()))
         .run()
@@ -108,6 +118,7 @@ fn world() -> World {
         _dir: dir,
         root,
         commit,
+        backend,
     }
 }
 
@@ -118,6 +129,7 @@ impl World {
             refspec: REFSPEC.into(),
             id: self.commit.clone(),
             kargs: kargs_of(&self.root.join("repo"), &self.commit).unwrap(),
+            backend: self.backend,
         }
     }
 
@@ -136,13 +148,18 @@ impl World {
         ostree(&["admin", "init-fs"]).arg(&sysroot).run().unwrap();
         self.admin(&sysroot, &["os-init", "demo"]).unwrap();
         let repo = sysroot.join("ostree/repo");
-        fs::write(repo.join("config"), boot::REPO_CONFIG).unwrap();
+        fs::write(repo.join("config"), boot::repo_config(self.backend)).unwrap();
         ostree(&["pull-local"])
             .arg(format!("--repo={}", repo.display()))
             .arg(self.root.join("repo"))
             .arg(REFSPEC)
             .run()
             .unwrap();
+        if self.backend == Backend::Uboot {
+            // libostree writes anew what it finds.
+            write(&sysroot, "boot/loader.0/uEnv.txt", b"", 0o644);
+            std::os::unix::fs::symlink("loader.0", sysroot.join("boot/loader")).unwrap();
+        }
         let id = format!("--karg=treeline.id={}", self.commit);
         let args = [
             "deploy",
@@ -267,6 +284,33 @@ fn collect(root: &Path, dir: &Path, paths: &mut Vec<String>) {
     }
 }
 
+/// Takes a file for the boot loader out of both sysroots: the real one and ours. Bookworm's libostree has
+/// no bootprefix; with it, paths begin with `/boot`.
+fn loader_texts(looks: [&mut BTreeMap<String, Look>; 2], names: [&str; 2]) -> [String; 2] {
+    let mut texts = looks.into_iter().zip(names).map(|(looks, name)| {
+        let look = looks.remove(&format!("boot/loader.1/{name}")).expect(name);
+        String::from_utf8(look.content).unwrap()
+    });
+    [texts.next().unwrap(), texts.next().unwrap()]
+}
+
+/// The two sysroots, less what is known to differ and what the boot loader reads.
+fn compare(mut real: BTreeMap<String, Look>, ours: BTreeMap<String, Look>) {
+    for only_real in [
+        "ostree/repo/.lock",
+        "ostree/deploy/demo/var/.ostree-selabeled",
+    ] {
+        assert!(real.remove(only_real).is_some(), "{only_real}");
+    }
+    let names = |looks: &BTreeMap<String, Look>| looks.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&ours), names(&real));
+    for (path, look) in &ours {
+        assert_eq!(look, &real[path], "{path}");
+    }
+}
+
+const ENTRIES: [&str; 2] = ["entries/ostree-1-demo.conf", "entries/ostree-1.conf"];
+
 #[test]
 fn the_sysroot_is_the_one_that_ostree_admin_deploy_makes() {
     let world = world();
@@ -274,33 +318,39 @@ fn the_sysroot_is_the_one_that_ostree_admin_deploy_makes() {
     assert_eq!(capabilities(&ours), capabilities(&real));
     assert!(capabilities(&ours).contains("cap_net_raw"));
     let (mut real, mut ours) = (looks(&real), looks(&ours));
-    for only_real in [
-        "ostree/repo/.lock",
-        "ostree/deploy/demo/var/.ostree-selabeled",
-    ] {
-        assert!(real.remove(only_real).is_some(), "{only_real}");
-    }
-    // The entry: another name, and paths from /boot (bookworm's libostree has no bootprefix).
-    let entry = |looks: &mut BTreeMap<String, Look>, name: &str| {
-        let path = format!("boot/loader.1/entries/{name}");
-        String::from_utf8(looks.remove(&path).expect("entry").content).unwrap()
-    };
-    let real_entry = entry(&mut real, "ostree-1-demo.conf");
-    let our_entry = entry(&mut ours, "ostree-1.conf");
+    let [real_entry, our_entry] = loader_texts([&mut real, &mut ours], ENTRIES);
     assert_eq!(our_entry.replace(" /boot/ostree/", " /ostree/"), real_entry);
     assert!(
         our_entry.contains("linux /boot/ostree/demo-"),
         "{our_entry}"
     );
-    assert!(
-        ours.remove("boot/loader.1/grub.cfg").is_some()
-            && real.remove("boot/loader.1/grub.cfg").is_some()
-    );
+    loader_texts([&mut real, &mut ours], ["grub.cfg"; 2]);
+    compare(real, ours);
+}
 
-    let names = |looks: &BTreeMap<String, Look>| looks.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&ours), names(&real));
-    for (path, look) in &ours {
-        assert_eq!(look, &real[path], "{path}");
+#[test]
+fn the_sysroot_of_a_u_boot_board_is_the_one_that_ostree_admin_deploy_makes() {
+    for device_trees in [
+        &[][..],
+        // Names of which one is the beginning of another, and directories between files.
+        &[
+            "b.dtb",
+            "b-1.dtb",
+            "b/z.dtb",
+            "a.dtb",
+            "overlays/x.dtbo",
+            "c/d/e.dtb",
+        ],
+    ] {
+        let world = world_with(Backend::Uboot, device_trees);
+        let (real, ours) = (world.real(), world.ours("ours"));
+        let (mut real, mut ours) = (looks(&real), looks(&ours));
+        for names in [ENTRIES, ["uEnv.txt"; 2]] {
+            let [real, ours] = loader_texts([&mut real, &mut ours], names);
+            assert_eq!(ours, real);
+            assert_eq!(ours.contains("fdtdir"), !device_trees.is_empty(), "{ours}");
+        }
+        compare(real, ours);
     }
 }
 

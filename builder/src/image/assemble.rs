@@ -2,11 +2,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 use bsp::board::{stable_uuid, Board, Purpose, Role};
-use bsp::disk::{create_fat, write_table, FatVolume, Layout, PlacedPartition, TableIds, Window};
+use bsp::disk::{
+    create_fat, write_table, FatVolume, Kind, Layout, PlacedPartition, TableIds, Window,
+};
 
 use super::mke2fs::{Ext4, Mke2fs};
 use super::ranges::Ranges;
@@ -23,6 +26,9 @@ pub struct Parts<'a> {
     pub layout: &'a Layout,
     /// Files of the firmware partition.
     pub firmware: &'a [(String, Vec<u8>)],
+    /// What stands outside every partition: first byte on the disk and content of the boot loader's raw
+    /// areas and of the boot environment.
+    pub areas: &'a [(u64, Vec<u8>)],
     /// What makes the ext4 file systems.
     pub mke2fs: &'a Mke2fs,
     /// Content of the root partition; `None` leaves it empty.
@@ -57,19 +63,35 @@ pub fn assemble(parts: &Parts<'_>, out: &Path) -> Result<Ranges> {
         arch: &parts.board.arch,
     };
     write_table(parts.layout, ids, &mut disk)?;
+    for (offset, content) in parts.areas {
+        used.push(area(parts.layout, *offset, content, &disk)?);
+    }
     Ok(Ranges::of(used))
 }
 
-/// What belongs to no partition: the partition tables.
+/// The partition tables.
 fn tables(layout: &Layout) -> Vec<Range<u64>> {
-    let inside = |range: &Range<u64>| {
-        layout
-            .partitions
-            .iter()
-            .any(|p| p.start <= range.start && range.end <= p.start + p.size)
-    };
-    let regions = layout.regions.iter().map(|region| region.bytes.clone());
-    regions.filter(|range| !inside(range)).collect()
+    let tables = layout.regions.iter().filter(|r| r.kind == Kind::Table);
+    tables.map(|region| region.bytes.clone()).collect()
+}
+
+/// Writes `content` where the layout has a place for it, and nowhere else.
+fn area(layout: &Layout, offset: u64, content: &[u8], disk: &File) -> Result<Range<u64>> {
+    let range = offset..offset + content.len() as u64;
+    let mut places = layout.regions.iter();
+    let place = places.find(|region| {
+        matches!(region.kind, Kind::Raw | Kind::Environment)
+            && region.bytes.start == offset
+            && range.end <= region.bytes.end
+    });
+    ensure!(
+        place.is_some(),
+        "writing {} bytes at byte {offset} of the image: the layout keeps no place for them there",
+        content.len()
+    );
+    disk.write_all_at(content, offset)
+        .with_context(|| format!("writing at byte {offset} of the image"))?;
+    Ok(range)
 }
 
 impl Parts<'_> {

@@ -1,62 +1,104 @@
 //! What stands on the firmware partition: the boot loader's own files, the static configuration with
 //! the trial logic, and the boot state of a device on which the first deployment is good.
 
-use std::path::PathBuf;
-
-use anyhow::{bail, Context, Result};
-use bsp::board::{stable_uuid, Backend, Board, Purpose, Role};
+use anyhow::{Context, Result};
+use bsp::board::{stable_uuid, Backend, Board, Environment, Purpose, Role};
 use bsp::boot::grub::{static_config, GrubPlaces};
 use bsp::boot::state::BootState;
+use bsp::boot::uboot::{self, DeviceTree, ScriptPlaces};
 use bsp::boot::{grubenv, GOOD_PATH, STATE_PATH};
-use bsp::disk::Layout;
+use bsp::disk::{Layout, PlacedPartition};
 
-/// Path on the partition and content of every file. `unpacked` are the unpacked firmware packages by
-/// name, `id` the identity of the first deployment.
+use super::sources::Sources;
+
+/// Path on the partition and content of every file; `id` is the identity of the first deployment.
 pub fn files(
     product: &str,
     board: &Board,
     layout: &Layout,
-    unpacked: &[(String, PathBuf)],
+    sources: &Sources<'_>,
     id: &str,
+    source_date_epoch: u64,
 ) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
     for file in &board.firmware {
-        let Some((_, dir)) = unpacked.iter().find(|(name, _)| *name == file.package) else {
-            bail!(
-                "making the firmware partition: package {} is not locked; run `builder update-lock`",
-                file.package
-            );
-        };
-        let from = dir.join(&file.file);
-        let content = std::fs::read(&from).with_context(|| {
-            format!(
-                "making the firmware partition: reading {} of package {}; the board file names it",
-                file.file, file.package
-            )
-        })?;
+        let content = file
+            .source()
+            .map_err(anyhow::Error::msg)
+            .and_then(|source| sources.read(source))
+            .with_context(|| format!("making {} of the firmware partition", file.path))?;
         files.push((file.path.clone(), content));
     }
     let root = layout
         .partition(Role::Root)
         .context("making the firmware partition: the board has no root partition")?;
     match board.boot.backend {
-        Backend::Grub => files.push((
+        Backend::Grub => files.extend(grub(product, board, root, id)?),
+        Backend::Uboot => files.push((
             board.boot.config.clone(),
-            static_config(&GrubPlaces {
-                root_fs_uuid: stable_uuid(product, &board.id, &root.label, Purpose::Filesystem),
-                root_partition_number: root.number,
-                consoles: board.boot.consoles.clone(),
-            })
-            .into_bytes(),
+            boot_script(board, root, source_date_epoch)?,
         )),
-        Backend::Uboot => {
-            bail!("making the firmware partition: the U-Boot backend is not built in yet")
-        }
     }
+    Ok(files)
+}
+
+/// The script that U-Boot finds and runs.
+fn boot_script(board: &Board, root: &PlacedPartition, source_date_epoch: u64) -> Result<Vec<u8>> {
+    let device_tree = match &board.device_trees {
+        None => DeviceTree::Loader,
+        Some(trees) => DeviceTree::Deployment {
+            name: (!trees.detect).then(|| trees.default.clone()),
+            overlays: trees.overlay_files().collect(),
+        },
+    };
+    let script = uboot::boot_script(&ScriptPlaces {
+        root_partition_number: root.number,
+        environment: environment(board)?,
+        arch: board.arch.clone(),
+        device_tree,
+        addresses: None,
+        watchdog: None,
+    });
+    // The field of the image has 32 bits.
+    let time = u32::try_from(source_date_epoch).unwrap_or(u32::MAX);
+    Ok(uboot::image(&script, time))
+}
+
+/// The boot environment of a device on which the first deployment is good: first byte on the disk and
+/// content of each copy. None where another backend keeps the state.
+pub fn environment_copies(board: &Board, id: &str) -> Result<Vec<(u64, Vec<u8>)>> {
+    match board.boot.backend {
+        Backend::Grub => Ok(Vec::new()),
+        Backend::Uboot => uboot::environment_area(&environment(board)?, &BootState::confirmed(id))
+            .context("making the boot environment"),
+    }
+}
+
+fn environment(board: &Board) -> Result<Environment> {
+    board
+        .boot
+        .environment
+        .with_context(|| format!("board {} has no place for its boot environment", board.id))
+}
+
+/// The static configuration and the boot state.
+fn grub(
+    product: &str,
+    board: &Board,
+    root: &PlacedPartition,
+    id: &str,
+) -> Result<Vec<(String, Vec<u8>)>> {
+    let config = static_config(&GrubPlaces {
+        root_fs_uuid: stable_uuid(product, &board.id, &root.label, Purpose::Filesystem),
+        root_partition_number: root.number,
+        consoles: board.boot.consoles.clone(),
+    });
     let state = BootState::confirmed(id);
     let state = grubenv::from_state(&state).context("making the boot state")?;
     let good = grubenv::from_good(id).context("making the spare record of the boot state")?;
-    files.push((STATE_PATH.into(), state.to_vec()));
-    files.push((GOOD_PATH.into(), good.to_vec()));
-    Ok(files)
+    Ok(vec![
+        (board.boot.config.clone(), config.into_bytes()),
+        (STATE_PATH.into(), state.to_vec()),
+        (GOOD_PATH.into(), good.to_vec()),
+    ])
 }

@@ -15,6 +15,7 @@ mod mapped;
 mod mke2fs;
 mod publish;
 mod ranges;
+mod sources;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,6 +36,7 @@ use mapped::MappedImage;
 use mke2fs::Mke2fs;
 use publish::{Scratch, Sums, SUMS};
 use ranges::Ranges;
+use sources::Sources;
 
 pub use format::Format;
 
@@ -95,6 +97,16 @@ pub fn build(request: &ImageRequest<'_>, cache: &Cache, progress: Progress) -> R
     let stage = progress.stage("image");
     stage.note("file systems");
     let sysroot = builder.sysroot()?;
+    let kernel_version = sysroot.info().kernel_version;
+    let sources = Sources {
+        unpacked: &unpacked,
+        dir: &request.merged.dir,
+        files: &request.lock.files,
+        commit: Some((request.repo, request.checksum)),
+        kernel_version: &kernel_version,
+    };
+    // Everything that can be refused is, before the first byte is written.
+    let (firmware, areas) = (builder.firmware(&sources)?, builder.areas(&sources)?);
     let scratch = Scratch::open(request.out_dir)?;
     let disk = scratch.path("disk");
     let mapped = assemble::assemble(
@@ -102,7 +114,8 @@ pub fn build(request: &ImageRequest<'_>, cache: &Cache, progress: Progress) -> R
             product: &request.merged.product.name,
             board: &request.merged.board,
             layout: &builder.layout,
-            firmware: &builder.firmware(&unpacked)?,
+            firmware: &firmware,
+            areas: &areas,
             mke2fs: &tools,
             root: Some(&sysroot),
             source_date_epoch: request.source_date_epoch,
@@ -222,15 +235,24 @@ impl Builder<'_> {
         Mke2fs::from_unpacked(&dirs)
     }
 
-    fn firmware(&self, unpacked: &[(String, PathBuf)]) -> Result<Vec<(String, Vec<u8>)>> {
+    fn firmware(&self, sources: &Sources<'_>) -> Result<Vec<(String, Vec<u8>)>> {
         let merged = self.request.merged;
         firmware::files(
             &merged.product.name,
             &merged.board,
             &self.layout,
-            unpacked,
+            sources,
             self.request.checksum,
+            self.request.source_date_epoch,
         )
+    }
+
+    /// What stands outside every partition.
+    fn areas(&self, sources: &Sources<'_>) -> Result<Vec<(u64, Vec<u8>)>> {
+        let board = &self.request.merged.board;
+        let mut areas = sources.raw_areas(board)?;
+        areas.extend(firmware::environment_copies(board, self.request.checksum)?);
+        Ok(areas)
     }
 
     /// The deployed commit; fails if it or its first update would not fit.
@@ -241,6 +263,7 @@ impl Builder<'_> {
             refspec: request.merged.reference(),
             id: request.checksum.to_string(),
             kargs: kargs_of(request.repo, request.checksum)?,
+            backend: request.merged.board.boot.backend,
         };
         let sysroot = Sysroot::plan(request.repo, request.checksum, &site)?;
         let root = self

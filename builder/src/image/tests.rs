@@ -137,6 +137,7 @@ fn disk() -> Disk {
             ("EFI/BOOT/BOOTX64.EFI".into(), vec![7; 100_000]),
             ("treeline/state.env".into(), vec![b'#'; 1024]),
         ],
+        areas: &[],
         mke2fs: &host_mke2fs(),
         root: None,
         source_date_epoch: 1_700_000_000,

@@ -169,6 +169,7 @@ mod tests {
         Base {
             suite: Some("trixie".into()),
             components: vec![],
+            updates: None,
             mirror: mirror.map(str::to_string),
             security_mirror: None,
             rootfs: None,

@@ -92,6 +92,20 @@ impl Lock {
                     quote(&base.sha256)
                 );
             }
+            for (index, file) in board.files.iter().enumerate() {
+                let start = if index == 0 { "files = [\n" } else { "" };
+                let end = if index + 1 == board.files.len() {
+                    "]\n"
+                } else {
+                    ""
+                };
+                let _ = write!(
+                    out,
+                    "{start}  {{ path = {}, sha256 = {} }},\n{end}",
+                    quote(&file.path),
+                    quote(&file.sha256)
+                );
+            }
             render_packages(&mut out, "packages", &board.packages);
             render_packages(&mut out, "firmware", &board.firmware);
             render_packages(&mut out, "tools", &board.tools);
@@ -185,7 +199,7 @@ fn check(package: &LockedPackage) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{LockedBase, SuiteState};
+    use super::super::{LockedBase, LockedFile, SuiteState};
     use super::*;
 
     pub(crate) fn package(name: &str, version: &str) -> LockedPackage {
@@ -214,6 +228,10 @@ mod tests {
                 packages: vec![package("a", "1:2+b~\"q\""), package("z", "1")],
                 firmware: vec![package("shim-signed", "1")],
                 tools: vec![],
+                files: vec![LockedFile {
+                    path: "firmware/logo.bmp".into(),
+                    sha256: "01".repeat(32),
+                }],
                 base: Some(LockedBase {
                     path: "x.tar".into(),
                     sha256: "ef".repeat(32),

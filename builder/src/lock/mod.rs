@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use diff::{diff, Change, LockDiff};
 pub use fetch::fetch;
-pub use resolve::{resolve, BASE_PACKAGES, DEFAULT_SUITE};
+pub use resolve::{resolve, BASE_PACKAGES, DEFAULT_SUITE, HELPERS};
 pub use unpack::unpack;
 
 /// The newest format of `product.lock` that this program knows.
@@ -60,9 +60,16 @@ pub struct BoardLock {
     /// Packages of which only files are taken (boot loader); without their dependencies.
     #[serde(default)]
     pub firmware: Vec<LockedPackage>,
+    /// Files of the product that become part of the boot loader.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<LockedFile>,
     /// Packages of the host programs that write the image (mke2fs), with their dependencies.
     #[serde(default)]
     pub tools: Vec<LockedPackage>,
+    /// Packages of this machine's architecture whose programs stand in for the tree's own while packages of
+    /// another architecture are installed, with their dependencies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub helpers: Vec<LockedPackage>,
     /// The root file system or image layout that the tree starts from, instead of packages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<LockedBase>,
@@ -109,6 +116,16 @@ pub struct LockedPackage {
     pub archive: String,
     /// Path below the address of the archive.
     pub filename: String,
+}
+
+/// A file of the product.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedFile {
+    /// Path relative to the product's directory.
+    pub path: String,
+    /// SHA-256, 64 hex digits.
+    pub sha256: String,
 }
 
 /// The root file system that a tree starts from.

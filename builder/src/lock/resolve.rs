@@ -8,9 +8,9 @@ use anyhow::{bail, ensure, Context, Result};
 use super::apt::{Apt, SuiteLine};
 use super::archive::Archive;
 use super::parse::{self, Stanza, Uri};
-use super::{BoardLock, LockedBase, LockedPackage, INITRAMFS_STAND_IN};
+use super::{BoardLock, LockedBase, LockedFile, LockedPackage, INITRAMFS_STAND_IN};
 use crate::cache::{sha256_file, Cache, Inputs};
-use crate::manifest::nearest;
+use crate::manifest::{nearest, Pocket};
 use crate::progress::Progress;
 use crate::project::Merged;
 
@@ -42,6 +42,24 @@ pub const DEFAULT_SUITE: &str = "trixie";
 /// `mke2fs` and what it needs to read a tar. From the product's suite, so that the bytes of an image do not
 /// depend on the machine that makes it.
 const TOOLS: &[&str] = &["e2fsprogs", "libarchive13t64"];
+
+/// Packages whose programs do the same on every architecture: while packages of another architecture are
+/// installed, this machine's builds of them run in place of the tree's. Needed besides: dpkg-deb.
+pub const HELPERS: &[&str] = &[
+    "bash",
+    "coreutils",
+    "dash",
+    "debianutils",
+    "diffutils",
+    "dpkg",
+    "findutils",
+    "grep",
+    "gzip",
+    "mawk",
+    "perl-base",
+    "sed",
+    "tar",
+];
 
 /// Architecture of the machines that `builder` runs on. Fixed, so that a lock means the same everywhere.
 const TOOLS_ARCH: &str = "amd64";
@@ -89,6 +107,7 @@ fn with_archive(
     let mut lock = BoardLock {
         suites: apt.suites()?,
         base,
+        files: user_files(merged)?,
         ..BoardLock::default()
     };
     if lock.base.is_none() {
@@ -98,16 +117,24 @@ fn with_archive(
     note("boot loader");
     lock.firmware = firmware(merged, archive, &apt)?;
     note("tools");
-    let wanted: Vec<String> = TOOLS.iter().map(|name| (*name).to_string()).collect();
-    let from = |_: &str| "one of the builder's tools".to_string();
     if arch == TOOLS_ARCH {
-        lock.tools = records(&apt, archive, &solve(&apt, &wanted, &from)?)?.0;
+        lock.tools = programs(&apt, archive, TOOLS)?;
     } else {
         let apt = open(cache, &lines, TOOLS_ARCH)?;
         apt.update()?;
-        lock.tools = records(&apt, archive, &solve(&apt, &wanted, &from)?)?.0;
+        lock.tools = programs(&apt, archive, TOOLS)?;
+        if lock.base.is_none() {
+            lock.helpers = programs(&apt, archive, HELPERS)?;
+        }
     }
     Ok(lock)
+}
+
+/// Packages with programs that the builder runs, and all that they need.
+fn programs(apt: &Apt, archive: &Archive, names: &[&str]) -> Result<Vec<LockedPackage>> {
+    let wanted: Vec<String> = names.iter().map(|name| (*name).to_string()).collect();
+    let from = |_: &str| "one of the builder's tools".to_string();
+    Ok(records(apt, archive, &solve(apt, &wanted, &from)?)?.0)
 }
 
 fn open(cache: &Cache, lines: &[SuiteLine], arch: &str) -> Result<Apt> {
@@ -128,11 +155,7 @@ fn open(cache: &Cache, lines: &[SuiteLine], arch: &str) -> Result<Apt> {
 fn suite_lines(merged: &Merged, archive: &Archive, options: &str) -> Vec<SuiteLine> {
     let base = &merged.product.base;
     let suite = base.suite.as_deref().unwrap_or(DEFAULT_SUITE);
-    let components = if base.components.is_empty() {
-        vec!["main".to_string()]
-    } else {
-        base.components.clone()
-    };
+    let components = components(merged);
     let line = |uri: &str, suite: String| SuiteLine {
         options: options.to_string(),
         uri: uri.to_string(),
@@ -140,11 +163,53 @@ fn suite_lines(merged: &Merged, archive: &Archive, options: &str) -> Vec<SuiteLi
         components: components.clone(),
     };
     let mut lines = vec![line(&archive.main, suite.to_string())];
-    if !matches!(suite, "sid" | "unstable") {
+    if matches!(suite, "sid" | "unstable") {
+        return lines;
+    }
+    let wanted = |pocket| {
+        base.updates
+            .as_ref()
+            .is_none_or(|all| all.contains(&pocket))
+    };
+    if wanted(Pocket::Updates) {
         lines.push(line(&archive.main, format!("{suite}-updates")));
+    }
+    if wanted(Pocket::Security) {
         lines.push(line(&archive.security, format!("{suite}-security")));
     }
     lines
+}
+
+/// Components that the product asks for, and those that its board cannot do without.
+fn components(merged: &Merged) -> Vec<String> {
+    let own = &merged.product.base.components;
+    let mut all = if own.is_empty() {
+        vec!["main".to_string()]
+    } else {
+        own.clone()
+    };
+    for component in &merged.board.components {
+        if !all.contains(component) {
+            all.push(component.clone());
+        }
+    }
+    all
+}
+
+/// The product's files that become part of the boot loader.
+fn user_files(merged: &Merged) -> Result<Vec<LockedFile>> {
+    let files = merged.board.user_files().into_iter();
+    files
+        .map(|path| {
+            let sha256 = sha256_file(&merged.dir.join(path)).with_context(|| {
+                format!("reading {path:?}, which board {} names", merged.board.id)
+            })?;
+            Ok(LockedFile {
+                path: path.to_string(),
+                sha256,
+            })
+        })
+        .collect()
 }
 
 fn locked_base(merged: &Merged) -> Result<Option<LockedBase>> {
@@ -194,14 +259,12 @@ fn tree(merged: &Merged, archive: &Archive, apt: &Apt) -> Result<Vec<LockedPacka
 }
 
 fn firmware(merged: &Merged, archive: &Archive, apt: &Apt) -> Result<Vec<LockedPackage>> {
-    let mut wanted: Vec<String> = merged
+    let wanted: Vec<String> = merged
         .board
-        .firmware
-        .iter()
-        .map(|file| file.package.clone())
+        .firmware_packages()
+        .into_iter()
+        .map(str::to_string)
         .collect();
-    wanted.sort();
-    wanted.dedup();
     if wanted.is_empty() {
         return Ok(Vec::new());
     }

@@ -113,6 +113,10 @@ pub struct Base {
     /// Archive components (with `suite`); default `["main"]`.
     #[serde(default)]
     pub components: Vec<String>,
+    /// Which suites beside the release itself packages are taken from (with `suite`); default: both. For
+    /// mirrors that have only a part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updates: Option<Vec<Pocket>>,
     /// Archive address (with `suite`); default: the machine's own apt sources.
     #[serde(default)]
     pub mirror: Option<String>,
@@ -125,6 +129,16 @@ pub struct Base {
     /// An OCI image layout directory.
     #[serde(default)]
     pub oci: Option<String>,
+}
+
+/// A suite beside a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pocket {
+    /// `<suite>-updates`.
+    Updates,
+    /// `<suite>-security`.
+    Security,
 }
 
 /// Packages to add and to drop.

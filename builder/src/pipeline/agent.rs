@@ -15,7 +15,7 @@ const PROGRAM: &str = "device-agent";
 
 /// What the tree needs of the agent.
 pub fn files(project: &Project, merged: &Merged, signer: &PrivateKey) -> Result<AgentFiles> {
-    let binary = find()?;
+    let binary = find(&merged.board.arch)?;
     check_machine(&binary, &merged.board.arch)?;
     let root = project.keys_dir().join("root.json");
     let root_json = fs::read(&root).with_context(|| {
@@ -71,48 +71,74 @@ fn read_ca(path: &Path) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Finds the program: `TREELINE_AGENT`, else beside the running one, else where `make agent` puts it.
-pub fn find() -> Result<PathBuf> {
-    let wanted = std::env::var_os("TREELINE_AGENT").map(PathBuf::from);
+/// Architecture of the machines that `builder` itself runs on.
+const NATIVE: &str = "amd64";
+
+/// Debian's names of architectures with rustc's and the number in ELF (System V gABI, `e_machine`).
+const ARCHITECTURES: [(&str, &str, u16); 4] = [
+    ("amd64", "x86_64-unknown-linux-gnu", 62),
+    ("arm64", "aarch64-unknown-linux-gnu", 183),
+    ("armhf", "armv7-unknown-linux-gnueabihf", 40),
+    ("ppc64el", "powerpc64le-unknown-linux-gnu", 21),
+];
+
+/// Finds the program for an architecture: the one that the environment names, else where `make agent` and
+/// `make agents` put it, else beside the running program.
+fn find(arch: &str) -> Result<PathBuf> {
+    let own = format!("TREELINE_AGENT_{}", arch.to_uppercase());
+    let wanted = [own.as_str(), "TREELINE_AGENT"]
+        .into_iter()
+        .find_map(|name| Some((name.to_string(), PathBuf::from(std::env::var_os(name)?))));
     let exe = std::env::current_exe().context("finding the running program")?;
-    choose(wanted, &exe)
+    choose(arch, wanted, &exe)
 }
 
-fn choose(wanted: Option<PathBuf>, exe: &Path) -> Result<PathBuf> {
-    if let Some(path) = wanted {
+/// `wanted` is the name of a variable and the path in it.
+fn choose(arch: &str, wanted: Option<(String, PathBuf)>, exe: &Path) -> Result<PathBuf> {
+    if let Some((variable, path)) = wanted {
         if !path.is_file() {
             bail!(
-                "finding {PROGRAM}: TREELINE_AGENT names {}, and there is no such file",
+                "finding {PROGRAM}: {variable} names {}, and there is no such file",
                 path.display()
             );
         }
         return Ok(path);
     }
-    let beside = exe.parent().map(|dir| dir.join(PROGRAM));
-    let built = exe
-        .ancestors()
-        .nth(2)
-        .map(|target| target.join("device").join(PROGRAM));
-    // In a build directory, what stands beside a debug or release builder is not the small program.
-    let looked: Vec<PathBuf> = match &built {
-        Some(path) if path.is_file() => vec![path.clone()],
-        _ => beside.into_iter().chain(built).collect(),
-    };
-    match looked.iter().find(|path| path.is_file()) {
+    let places = places(arch, exe);
+    match places.iter().find(|path| path.is_file()) {
         Some(path) => Ok(path.clone()),
         None => {
-            let looked: Vec<String> = looked.iter().map(|p| p.display().to_string()).collect();
+            let places: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
             bail!(
-                "finding {PROGRAM}, the program that updates devices: neither {} is there; \
-                 build it with `make agent`, or name it in TREELINE_AGENT",
-                looked.join(" nor ")
+                "finding {PROGRAM} for {arch}, the program that updates devices: neither {} is there; \
+                 build it with `make {}`, or name it in TREELINE_AGENT_{}",
+                places.join(" nor "),
+                if arch == NATIVE { "agent" } else { "agents" },
+                arch.to_uppercase()
             )
         }
     }
 }
 
-/// Refuses a program for another machine. ELF: class and byte order in bytes 4 and 5, machine in bytes
-/// 18 and 19 (System V gABI).
+/// Where the program of an architecture may stand, best first.
+fn places(arch: &str, exe: &Path) -> Vec<PathBuf> {
+    let mut places = Vec::new();
+    let target = exe.ancestors().nth(2);
+    let beside = exe.parent();
+    if arch == NATIVE {
+        // In a build directory, what stands beside a debug or release builder is not the small program.
+        places.extend(target.map(|dir| dir.join("device").join(PROGRAM)));
+        places.extend(beside.map(|dir| dir.join(PROGRAM)));
+    }
+    let triple = ARCHITECTURES.iter().find(|(name, _, _)| *name == arch);
+    if let (Some((_, triple, _)), Some(target)) = (triple, target) {
+        places.push(target.join(triple).join("device").join(PROGRAM));
+    }
+    places.extend(beside.map(|dir| dir.join(format!("{PROGRAM}_{arch}"))));
+    places
+}
+
+/// Refuses a program for another machine, which ELF names in bytes 18 and 19. All of ours are little-endian.
 fn check_machine(binary: &Path, arch: &str) -> Result<()> {
     let reading = || format!("reading {}", binary.display());
     let mut head = [0; 20];
@@ -123,18 +149,15 @@ fn check_machine(binary: &Path, arch: &str) -> Result<()> {
         bail!("{}: it is no program (not ELF)", reading());
     }
     let machine = u16::from_le_bytes([head[18], head[19]]);
-    let expected = match arch {
-        "amd64" => 62,
-        "arm64" => 183,
-        "armhf" => 40,
-        "ppc64el" => 21,
-        _ => return Ok(()),
+    let Some((_, _, expected)) = ARCHITECTURES.iter().find(|(name, _, _)| *name == arch) else {
+        return Ok(());
     };
-    if machine != expected {
+    if machine != *expected {
         bail!(
             "{}: it is built for another architecture than the board's, {arch} \
-             (ELF machine {machine}, wanted {expected}); name the right one in TREELINE_AGENT",
-            reading()
+             (ELF machine {machine}, wanted {expected}); name the right one in TREELINE_AGENT_{}",
+            reading(),
+            arch.to_uppercase()
         );
     }
     Ok(())
@@ -152,23 +175,31 @@ mod tests {
             fs::create_dir(target.join(profile)).unwrap();
         }
         let exe = target.join("release/builder");
-        let error = choose(None, &exe).unwrap_err().to_string();
+        let error = choose("amd64", None, &exe).unwrap_err().to_string();
         assert!(error.contains("`make agent`"), "{error}");
-        fs::write(target.join("release/device-agent"), "").unwrap();
-        assert_eq!(
-            choose(None, &exe).unwrap(),
-            target.join("release/device-agent")
-        );
-        fs::write(target.join("device/device-agent"), "").unwrap();
-        assert_eq!(
-            choose(None, &exe).unwrap(),
-            target.join("device/device-agent")
-        );
+        let found = |arch: &str| choose(arch, None, &exe).unwrap();
+        for place in ["release/device-agent", "device/device-agent"] {
+            fs::write(target.join(place), "").unwrap();
+            assert_eq!(found("amd64"), target.join(place));
+        }
+        // The programs of this machine are never taken for another's.
+        let error = choose("arm64", None, &exe).unwrap_err().to_string();
+        assert!(error.contains("`make agents`"), "{error}");
+        let cross = target.join("aarch64-unknown-linux-gnu/device");
+        fs::create_dir_all(&cross).unwrap();
+        for place in [
+            target.join("release/device-agent_arm64"),
+            cross.join(PROGRAM),
+        ] {
+            fs::write(&place, "").unwrap();
+            assert_eq!(found("arm64"), place);
+        }
         let other = target.join("other");
-        let error = choose(Some(other.clone()), &exe).unwrap_err().to_string();
-        assert!(error.contains("TREELINE_AGENT names"), "{error}");
+        let wanted = || Some(("TREELINE_AGENT_ARM64".to_string(), other.clone()));
+        let error = choose("arm64", wanted(), &exe).unwrap_err().to_string();
+        assert!(error.contains("TREELINE_AGENT_ARM64 names"), "{error}");
         fs::write(&other, "").unwrap();
-        assert_eq!(choose(Some(other.clone()), &exe).unwrap(), other);
+        assert_eq!(choose("arm64", wanted(), &exe).unwrap(), other);
     }
 
     #[test]

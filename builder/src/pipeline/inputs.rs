@@ -31,6 +31,9 @@ pub fn commit_key(
     for overlay in &merged.overlays {
         inputs = directory(inputs, &merged.dir.join(&overlay.path))?;
     }
+    for path in merged.board.user_files() {
+        inputs = inputs.file(&merged.dir.join(path))?;
+    }
     if let Some(rootfs) = &merged.product.base.rootfs {
         inputs = inputs.add(sha256_once(&merged.dir.join(rootfs), cache)?);
     }

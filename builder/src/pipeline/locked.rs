@@ -79,18 +79,19 @@ pub fn renew(
 
 /// Hash of everything in the description that says which packages there are.
 fn request(merged: &Merged) -> Result<String> {
-    let firmware: Vec<&str> = merged
-        .board
-        .firmware
-        .iter()
-        .map(|file| file.package.as_str())
-        .collect();
+    let board = &merged.board;
+    let firmware = (
+        board.firmware_packages(),
+        board.user_files(),
+        &board.components,
+    );
     let base = &merged.product.base;
     // Addresses are left out: the same suite from another mirror is the same suite.
     let key = Inputs::new("lock request", 1)
-        .json(&(&base.suite, &base.components, &base.rootfs, &base.oci))?
+        .json(&(&base.suite, &base.components, &base.updates))?
+        .json(&(&base.rootfs, &base.oci))?
         .json(&merged.product.packages)?
-        .json(&(&merged.board.arch, &merged.board.packages, firmware))?
+        .json(&(&board.arch, &board.packages, firmware))?
         .json(&lock::BASE_PACKAGES)?
         .key();
     Ok(key)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{bail, Context, Result};
-use bsp::board::{stable_uuid, Purpose, Role};
+use bsp::board::{partition_uuid, stable_uuid, Purpose, Role};
 use bsp::device::{BootPlace, DeviceConfig, Health, Update, CA_PATH, CONFIG_PATH, ROOT_JSON_PATH};
 
 use super::{relative_target, Content, Kind, Node, Tree};
@@ -114,8 +114,18 @@ pub fn kargs(merged: &Merged) -> Result<Vec<String>> {
     Ok(all)
 }
 
+/// What the kernel calls the board's partition with this role (`PARTUUID=`).
+pub(super) fn part_uuid(merged: &Merged, role: Role) -> Result<String> {
+    partition_uuid(&merged.product.name, &merged.board, role).with_context(|| {
+        format!(
+            "board `{}` has no partition with the role {role:?}",
+            merged.board.id
+        )
+    })
+}
+
 /// Label of the board's partition with this role.
-pub(super) fn label(merged: &Merged, role: Role) -> Result<&str> {
+fn label(merged: &Merged, role: Role) -> Result<&str> {
     let found = merged
         .board
         .disk
@@ -133,7 +143,6 @@ pub(super) fn label(merged: &Merged, role: Role) -> Result<&str> {
 
 fn config(merged: &Merged, files: &AgentFiles) -> Result<DeviceConfig> {
     let product = &merged.product;
-    let firmware = label(merged, Role::Firmware)?;
     let defaults = Health::default();
     Ok(DeviceConfig {
         product: product.name.clone(),
@@ -142,12 +151,7 @@ fn config(merged: &Merged, files: &AgentFiles) -> Result<DeviceConfig> {
         stateroot: product.name.clone(),
         boot: BootPlace {
             backend: merged.board.boot.backend,
-            firmware_partuuid: stable_uuid(
-                &product.name,
-                &merged.board.id,
-                firmware,
-                Purpose::Partition,
-            ),
+            firmware_partuuid: part_uuid(merged, Role::Firmware)?,
             environment: merged.board.boot.environment,
             tries: product.update.tries,
         },

@@ -41,6 +41,8 @@ pub fn assemble(
     storage::apply(&mut tree, merged)?;
     agent::apply(&mut tree, merged, agent_files)?;
     overlay::apply(&mut tree, &merged.overlays, &merged.dir)?;
+    let device_trees = merged.board.device_trees.as_ref();
+    kernel::place_device_trees(&mut tree, device_trees, &kernel_version)?;
     ssh::host_keys(&mut tree)?;
     sysusers::apply(&mut tree)?;
     units::apply(&mut tree, &product.units)?;

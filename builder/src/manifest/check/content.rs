@@ -64,6 +64,7 @@ pub(super) fn base(report: &mut Report<'_>, product: &Product, dir: &Path) {
     } else {
         let with_suite = [
             ("components", !base.components.is_empty()),
+            ("updates", base.updates.is_some()),
             ("mirror", base.mirror.is_some()),
             ("security-mirror", base.security_mirror.is_some()),
         ];

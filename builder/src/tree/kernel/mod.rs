@@ -5,8 +5,10 @@ use anyhow::{bail, Result};
 
 use super::{join, Node, Tree};
 
+mod device_trees;
 mod modules;
 
+pub use device_trees::{device_tree_dir, place_device_trees};
 pub use modules::{unpack, Modules};
 
 const MODULES: &str = "usr/lib/modules";

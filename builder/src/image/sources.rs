@@ -1,0 +1,105 @@
+//! The boot loader's files, from where the board file says.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, ensure, Context, Result};
+use bsp::board::{Board, RawArea, Source};
+use sha2::{Digest, Sha256};
+
+use crate::deploy;
+use crate::lock::LockedFile;
+use crate::tree::kernel;
+
+/// Where boot-loader files can come from.
+pub struct Sources<'a> {
+    /// The unpacked firmware packages by name.
+    pub unpacked: &'a [(String, PathBuf)],
+    /// The product's directory.
+    pub dir: &'a Path,
+    /// Its files, as they were locked.
+    pub files: &'a [LockedFile],
+    /// Repository and commit of the deployment, for the kernel's device trees.
+    pub commit: Option<(&'a Path, &'a str)>,
+    /// Kernel version of that commit.
+    pub kernel_version: &'a str,
+}
+
+impl Sources<'_> {
+    /// The content of a file.
+    pub fn read(&self, source: Source<'_>) -> Result<Vec<u8>> {
+        match source {
+            Source::Text(text) => Ok(text.as_bytes().to_vec()),
+            Source::Package { package, file } => self.packaged(package, file),
+            Source::DeviceTree(file) => self.device_tree(file),
+            Source::User(path) => self.user(path),
+        }
+    }
+
+    fn packaged(&self, package: &str, file: &str) -> Result<Vec<u8>> {
+        let Some((_, dir)) = self.unpacked.iter().find(|(name, _)| name == package) else {
+            bail!("package {package} is not locked; run `builder update-lock`");
+        };
+        std::fs::read(dir.join(file)).with_context(|| {
+            format!("reading {file} of package {package}, which the board file names; is it there in this suite?")
+        })
+    }
+
+    fn device_tree(&self, file: &str) -> Result<Vec<u8>> {
+        let (repo, checksum) = self
+            .commit
+            .context("device trees come with a deployment, and there is none")?;
+        let path = format!("{}/{file}", kernel::device_tree_dir(self.kernel_version));
+        deploy::read_file(repo, checksum, &path)
+    }
+
+    fn user(&self, path: &str) -> Result<Vec<u8>> {
+        let full = self.dir.join(path);
+        let content =
+            std::fs::read(&full).with_context(|| format!("reading {}", full.display()))?;
+        let found = hex::encode(Sha256::digest(&content));
+        let Some(locked) = self.files.iter().find(|file| file.path == path) else {
+            bail!("{path} is not locked; run `builder update-lock`");
+        };
+        ensure!(
+            locked.sha256 == found,
+            "{} has changed since it was locked (SHA-256 {found}, product.lock says {}); run `builder update-lock` if that is meant",
+            full.display(),
+            locked.sha256
+        );
+        Ok(content)
+    }
+
+    /// What stands in the board's raw areas: first byte on the disk and content.
+    pub fn raw_areas(&self, board: &Board) -> Result<Vec<(u64, Vec<u8>)>> {
+        let areas = board.disk.raw.iter();
+        areas
+            .map(|area| {
+                let content = self
+                    .raw(area)
+                    .with_context(|| format!("making the raw area \"{}\"", area.name))?;
+                Ok((area.offset.0, content))
+            })
+            .collect()
+    }
+
+    fn raw(&self, area: &RawArea) -> Result<Vec<u8>> {
+        let content = self.read(area.source().map_err(anyhow::Error::msg)?)?;
+        ensure!(!content.is_empty(), "its file is empty");
+        ensure!(
+            content.len() as u64 <= area.size.0,
+            "its file has {} bytes, and the area {} ({} bytes); make room for it in the board file",
+            content.len(),
+            area.size,
+            area.size.0
+        );
+        if let Some(magic) = &area.magic {
+            ensure!(
+                magic.is_in(&content),
+                "its file does not have {} at byte {}, by which the boot ROM knows it; is it the right file?",
+                magic.hex,
+                magic.offset
+            );
+        }
+        Ok(content)
+    }
+}

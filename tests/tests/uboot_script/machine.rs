@@ -1,0 +1,474 @@
+//! A small ARM machine whose U-Boot, as Debian builds it, runs the boot script: QEMU's `virt`, a disk with the
+//! script, the environment and the deployments, and a kernel that says on the serial line what it was
+//! started with.
+
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bsp::board::{Environment, Size};
+use bsp::boot::uboot::{boot_script, image, DeviceTree, LoadAddresses, ScriptPlaces};
+
+const MIB: u64 = 1 << 20;
+/// Far more than a boot takes (two seconds on an idle machine).
+const LIMIT: Duration = Duration::from_secs(120);
+
+const FIRMWARE: (u64, u64) = (MIB, 4 * MIB);
+const ROOT: (u64, u64) = (6 * MIB, 8 * MIB);
+const DISK: u64 = 16 * MIB;
+/// Between the partitions.
+pub const ENVIRONMENT: Environment = Environment {
+    offset: Size(5 * MIB),
+    redundant_offset: Size(5 * MIB + 512 * 1024),
+    size: Size(0x4000),
+};
+
+/// A kind of machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arch {
+    Arm64,
+    Armhf,
+}
+
+impl Arch {
+    fn debian(self) -> &'static str {
+        match self {
+            Self::Arm64 => "arm64",
+            Self::Armhf => "armhf",
+        }
+    }
+
+    fn qemu(self) -> (&'static str, [&'static str; 4]) {
+        match self {
+            Self::Arm64 => (
+                "qemu-system-aarch64",
+                ["-M", "virt,gic-version=3", "-cpu", "cortex-a57"],
+            ),
+            Self::Armhf => ("qemu-system-arm", ["-M", "virt", "-cpu", "cortex-a15"]),
+        }
+    }
+
+    /// U-Boot: the host's package, or another one unpacked where `TREELINE_UBOOT` says.
+    fn firmware(self) -> PathBuf {
+        let root = std::env::var_os("TREELINE_UBOOT").map_or("/".into(), PathBuf::from);
+        let board = match self {
+            Self::Arm64 => "qemu_arm64",
+            Self::Armhf => "qemu_arm",
+        };
+        let path = root.join("usr/lib/u-boot").join(board).join("u-boot.bin");
+        assert!(
+            path.exists(),
+            "{} is not there: install u-boot-qemu",
+            path.display()
+        );
+        path
+    }
+
+    /// The machine's device tree, with a mark that the kernel shows in place of its command line.
+    pub fn marked_device_tree(self) -> Vec<u8> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dtb");
+        let (program, [m, machine, cpu, model]) = self.qemu();
+        let dump = format!("{machine},dumpdtb={}", path.display());
+        run(
+            Command::new(program)
+                .args([m, &dump, cpu, model, "-m", "256"])
+                .args(["-display", "none", "-nic", "none"]),
+            "qemu-system-arm",
+        );
+        let mut tree = std::fs::read(path).unwrap();
+        let (own, mark) = (b"linux,dummy-virt", b"root=test own-dt");
+        let at = tree.windows(own.len()).position(|w| w == own).unwrap();
+        tree[at..at + mark.len()].copy_from_slice(mark);
+        tree
+    }
+
+    /// A kernel as `booti` or `bootz` wants it: writes `<KERNEL>` and the command line, from `root=test`
+    /// on and without that, to the serial port, and turns the machine off.
+    fn kernel(self) -> Vec<u8> {
+        let words = match self {
+            Self::Arm64 => KERNEL_ARM64,
+            Self::Armhf => KERNEL_ARMHF,
+        };
+        let mut kernel: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        kernel.resize(0x1000, 0);
+        kernel
+    }
+}
+
+/// What is on a product's disk.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    pub arch: Arch,
+    pub copies: [Vec<u8>; 2],
+    /// Files under `/boot` on the root partition.
+    pub boot: Vec<(String, Vec<u8>)>,
+    /// Where the link `/boot/loader` leads.
+    pub loader: Option<String>,
+    pub device_tree: DeviceTree,
+}
+
+impl Disk {
+    /// A disk with the deployments `ids`, the default one first.
+    pub fn new(arch: Arch, ids: &[&str], copies: [Vec<u8>; 2]) -> Self {
+        let mut boot = vec![("loader.1/uEnv.txt".to_owned(), menu(ids).into_bytes())];
+        for id in ids {
+            boot.push((format!("ostree/shop-{id}/vmlinuz"), arch.kernel()));
+            boot.push((format!("ostree/shop-{id}/initramfs"), vec![b'i'; 3000]));
+        }
+        Self {
+            arch,
+            copies,
+            boot,
+            loader: Some("loader.1".into()),
+            device_tree: DeviceTree::Loader,
+        }
+    }
+
+    /// Takes a file of a deployment away.
+    pub fn without(mut self, id: &str, file: &str) -> Self {
+        let path = format!("ostree/shop-{id}/{file}");
+        let before = self.boot.len();
+        self.boot.retain(|(name, _)| *name != path);
+        assert_ne!(before, self.boot.len(), "{path}");
+        self
+    }
+
+    /// Gives a deployment another file.
+    pub fn with(mut self, id: &str, file: &str, content: Vec<u8>) -> Self {
+        self.boot
+            .push((format!("ostree/shop-{id}/{file}"), content));
+        self
+    }
+
+    /// Changes the list of entries.
+    pub fn edit_menu(&mut self, edit: impl FnOnce(String) -> String) {
+        let text = String::from_utf8(self.boot[0].1.clone()).unwrap();
+        self.boot[0].1 = edit(text).into_bytes();
+    }
+
+    /// Makes the disk in `dir`.
+    pub fn write(&self, dir: &Path) -> PathBuf {
+        let path = dir.join("disk.raw");
+        let file = std::fs::File::create_new(&path).unwrap();
+        file.set_len(DISK).unwrap();
+        let sectors = |(start, size): (u64, u64)| (start / 512, size / 512);
+        let (firmware, root) = (sectors(FIRMWARE), sectors(ROOT));
+        let table = format!(
+            "label: gpt\nstart={}, size={}, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B\nstart={}, size={}\n",
+            firmware.0, firmware.1, root.0, root.1
+        );
+        feed(
+            Command::new("sfdisk").arg("-q").arg(&path),
+            table.as_bytes(),
+            "fdisk",
+        );
+        file.write_all_at(&self.copies[0], ENVIRONMENT.offset.0)
+            .unwrap();
+        file.write_all_at(&self.copies[1], ENVIRONMENT.redundant_offset.0)
+            .unwrap();
+        self.write_firmware(dir, &path);
+        self.write_root(dir, &path);
+        path
+    }
+
+    fn write_firmware(&self, dir: &Path, image_path: &Path) {
+        let text = boot_script(&ScriptPlaces {
+            root_partition_number: 2,
+            environment: ENVIRONMENT,
+            arch: self.arch.debian().into(),
+            device_tree: self.device_tree.clone(),
+            // U-Boot for this machine has no `fdt_addr_r`.
+            addresses: match self.device_tree {
+                DeviceTree::Loader => None,
+                DeviceTree::Deployment { .. } => Some(LoadAddresses {
+                    kernel: 0x4040_0000,
+                    ramdisk: 0x4400_0000,
+                    device_tree: 0x4800_0000,
+                }),
+            },
+            watchdog: None,
+        });
+        let script = dir.join("boot.scr");
+        std::fs::write(&script, image(&text, 0)).unwrap();
+        let offset = (FIRMWARE.0 / 512).to_string();
+        run(
+            Command::new("mkfs.fat")
+                .args(["-F", "16", "-s", "1", "--offset", &offset])
+                .arg(image_path)
+                .arg((FIRMWARE.1 / 1024).to_string()),
+            "dosfstools",
+        );
+        run(
+            Command::new("mcopy")
+                .arg("-i")
+                .arg(format!("{}@@{}", image_path.display(), FIRMWARE.0))
+                .arg(script)
+                .arg("::boot.scr"),
+            "mtools",
+        );
+    }
+
+    fn write_root(&self, dir: &Path, image: &Path) {
+        let tree = tempfile::tempdir_in(dir).unwrap();
+        let boot = tree.path().join("boot");
+        for (name, content) in &self.boot {
+            let path = boot.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        if let Some(target) = &self.loader {
+            std::os::unix::fs::symlink(target, boot.join("loader")).unwrap();
+        }
+        run(
+            Command::new("mke2fs")
+                .args(["-q", "-t", "ext4", "-d"])
+                .arg(tree.path())
+                .args(["-E", &format!("offset={}", ROOT.0)])
+                .arg(image)
+                .arg(format!("{}k", ROOT.1 / 1024)),
+            "e2fsprogs",
+        );
+    }
+}
+
+/// The entries as libostree's U-Boot backend writes them.
+fn menu(ids: &[&str]) -> String {
+    let mut text = String::new();
+    for (index, id) in ids.iter().enumerate() {
+        let suffix = if index == 0 {
+            String::new()
+        } else {
+            (index + 1).to_string()
+        };
+        let dir = format!("/boot/ostree/shop-{id}");
+        text.push_str(&format!(
+            "kernel_image{suffix}={dir}/vmlinuz\nramdisk_image{suffix}={dir}/initramfs\n\
+             fdtdir{suffix}={dir}/dtb\nbootargs{suffix}=quiet root=test treeline.id={id}\n"
+        ));
+    }
+    text
+}
+
+/// What came of a boot.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The kernel command line behind `root=test`; `None` if the machine restarted instead.
+    pub command_line: Option<String>,
+    /// Everything on the serial line.
+    pub serial: String,
+    pub copies: [Vec<u8>; 2],
+}
+
+impl Outcome {
+    /// The deployment that was started.
+    pub fn booted(&self) -> Option<&str> {
+        self.command_line
+            .as_ref()?
+            .split_whitespace()
+            .find_map(|arg| arg.strip_prefix("treeline.id="))
+    }
+}
+
+pub fn boot(disk: &Disk) -> Outcome {
+    let dir = tempfile::tempdir().unwrap();
+    let image = disk.write(dir.path());
+    boot_image(disk.arch, &image, dir.path(), "")
+}
+
+/// Boots a disk that [`Disk::write`] has made; `options` go to its `-drive`.
+pub fn boot_image(arch: Arch, image: &Path, dir: &Path, options: &str) -> Outcome {
+    let serial = dir.join("serial");
+    let (program, machine) = arch.qemu();
+    let mut qemu = Command::new(program);
+    qemu.args(machine)
+        .args(["-m", "256", "-display", "none", "-no-reboot"])
+        .args(["-nic", "none", "-monitor", "none", "-serial", "stdio"])
+        .arg("-bios")
+        .arg(arch.firmware())
+        .arg("-drive")
+        .arg(format!(
+            "if=virtio,format=raw,file={}{options}",
+            image.display()
+        ))
+        .stdout(std::fs::File::create(&serial).unwrap())
+        .stdin(Stdio::piped());
+    let mut child = qemu
+        .spawn()
+        .unwrap_or_else(|e| panic!("{program}: {e}; install qemu-system-arm"));
+    wait(&mut child, &serial);
+    let serial = String::from_utf8_lossy(&std::fs::read(serial).unwrap()).into_owned();
+    let command_line = serial
+        .split_once("<KERNEL>")
+        .map(|(_, rest)| rest.lines().next().unwrap_or_default().trim().to_owned());
+    Outcome {
+        command_line,
+        serial,
+        copies: copies(image),
+    }
+}
+
+/// Until the machine has turned itself off: by its kernel, or by a restart. A key spares the two seconds that
+/// U-Boot waits for one; then it does what it would have done.
+fn wait(child: &mut Child, serial: &Path) {
+    // Kept open: with it, QEMU's side of the serial line would close.
+    let mut keyboard = child.stdin.take().unwrap();
+    let mut typed: Vec<&str> = Vec::new();
+    let begin = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        let text = String::from_utf8_lossy(&std::fs::read(serial).unwrap_or_default()).into_owned();
+        for (sign, keys) in [("autoboot", "\n"), ("=> ", "run bootcmd\n")] {
+            if text.contains(sign) && !typed.contains(&keys) {
+                typed.push(keys);
+                // It may have ended meanwhile.
+                let _ = keyboard.write_all(keys.as_bytes());
+            }
+        }
+        if begin.elapsed() > LIMIT {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("nothing was booted in {LIMIT:?}:\n{text}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn copies(image: &Path) -> [Vec<u8>; 2] {
+    let file = std::fs::File::open(image).unwrap();
+    [ENVIRONMENT.offset, ENVIRONMENT.redundant_offset].map(|offset| {
+        let mut copy = vec![0; 0x4000];
+        file.read_exact_at(&mut copy, offset.0).unwrap();
+        copy
+    })
+}
+
+fn run(command: &mut Command, package: &str) {
+    feed(command, b"", package);
+}
+
+fn feed(command: &mut Command, input: &[u8], package: &str) {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}; install {package}"));
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    if !output.status.success() {
+        std::io::stderr().write_all(&output.stderr).unwrap();
+        panic!("{command:?}: {}", output.status);
+    }
+}
+
+/// `booti` image: header, then code for the first serial port of `virt` at 0x0900_0000.
+const KERNEL_ARM64: &[u32] = &[
+    // Header: branch to the code, image size 0x1000, "may be placed anywhere", magic.
+    0x1400_0010,
+    0,
+    0,
+    0,
+    0x1000,
+    0,
+    0xa,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0x644d_5241,
+    0,
+    0xd2a1_2002, // mov x2, #0x09000000
+    0x1000_03a3, // adr x3, mark
+    0x3840_1464, // next: ldrb w4, [x3], #1
+    0x3400_0064, // cbz w4, done
+    0x3900_0044, // strb w4, [x2]
+    0x17ff_fffd, // b next
+    0xb940_0405, // done: ldr w5, [x0, #4] (size of the device tree)
+    0x5ac0_08a5, // rev w5, w5
+    0x8b05_0005, // add x5, x0, x5
+    0x3000_02e3, // search: adr x3, key
+    0xaa00_03e6, // mov x6, x0
+    0x3840_1464, // compare: ldrb w4, [x3], #1
+    0x3400_0104, // cbz w4, found
+    0x3840_14c7, // ldrb w7, [x6], #1
+    0x6b07_009f, // cmp w4, w7
+    0x54ff_ff80, // b.eq compare
+    0x9100_0400, // add x0, x0, #1
+    0xeb05_001f, // cmp x0, x5
+    0x54ff_fee3, // b.lo search
+    0x1400_0005, // b end
+    0x3840_1404, // found: ldrb w4, [x0], #1
+    0x3400_0064, // cbz w4, end
+    0x3900_0044, // strb w4, [x2]
+    0x17ff_fffd, // b found
+    0x5280_0144, // end: mov w4, #10
+    0x3900_0044, // strb w4, [x2]
+    0x52b0_8000, // mov w0, #0x84000000
+    0x7280_0100, // movk w0, #8 (PSCI SYSTEM_OFF)
+    0xd400_0002, // hvc #0
+    0x1400_0000, // b .
+    0x5245_4b3c,
+    0x3e4c_454e,
+    0x6f6f_7200,
+    0x6574_3d74,
+    0x0000_7473, // "<KERNEL>", "root=test"
+];
+
+/// `bootz` image, the same program.
+const KERNEL_ARMHF: &[u32] = &[
+    // Header: branch to the code, magic, from 0 to 0x1000.
+    0xea00_000a,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0x016f_2818,
+    0,
+    0x1000,
+    0xe3a0_0409, // mov r0, #0x09000000
+    0xe28f_3070, // adr r3, mark
+    0xe4d3_4001, // next: ldrb r4, [r3], #1
+    0xe354_0000, // cmp r4, #0
+    0x15c0_4000, // strbne r4, [r0]
+    0x1aff_fffb, // bne next
+    0xe592_5004, // ldr r5, [r2, #4] (size of the device tree)
+    0xe6bf_5f35, // rev r5, r5
+    0xe082_5005, // add r5, r2, r5
+    0xe28f_305c, // search: adr r3, key
+    0xe1a0_6002, // mov r6, r2
+    0xe4d3_4001, // compare: ldrb r4, [r3], #1
+    0xe354_0000, // cmp r4, #0
+    0x0a00_0006, // beq found
+    0xe4d6_7001, // ldrb r7, [r6], #1
+    0xe154_0007, // cmp r4, r7
+    0x0aff_fff9, // beq compare
+    0xe282_2001, // add r2, r2, #1
+    0xe152_0005, // cmp r2, r5
+    0x3aff_fff4, // blo search
+    0xea00_0003, // b end
+    0xe4d2_4001, // found: ldrb r4, [r2], #1
+    0xe354_0000, // cmp r4, #0
+    0x15c0_4000, // strbne r4, [r0]
+    0x1aff_fffb, // bne found
+    0xe3a0_400a, // end: mov r4, #10
+    0xe5c0_4000, // strb r4, [r0]
+    0xe300_0008, // movw r0, #8
+    0xe348_0400, // movt r0, #0x8400 (PSCI SYSTEM_OFF)
+    0xe140_0070, // hvc #0
+    0xeaff_fffe, // b .
+    0x5245_4b3c,
+    0x3e4c_454e,
+    0,
+    0x746f_6f72,
+    0x7365_743d,
+    0x0000_0074, // "<KERNEL>", "root=test"
+];
