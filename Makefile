@@ -13,7 +13,7 @@ BUILDER := $(CARGO_TARGET_DIR)/release/builder
 # whole workspace: another choice means other features, and then everything is compiled once more.
 DEV_BUILDER := $(CARGO_TARGET_DIR)/debug/builder
 
-.PHONY: help setup build dev agent demo lint unit system scenarios test test-all bench deny book clean
+.PHONY: help setup build dev agent agents debs demo lint unit system scenarios test test-all bench deny book clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,14 @@ dev: agent ## the same for development
 
 agent: ## device-agent alone, small
 	cargo build --profile device --locked -p device-agent
+
+agents: ## device-agent for arm64 and armhf boards
+	scripts/setup --cross
+	scripts/agent-cross arm64 armhf
+
+debs: ## device-agent as Debian packages for every architecture
+	scripts/setup --cross
+	scripts/agent-debs amd64 arm64 armhf ppc64el
 
 demo: setup build ## build a product, boot it, update it, break it, see it fall back
 	scripts/demo $(BUILDER)

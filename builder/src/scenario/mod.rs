@@ -4,6 +4,7 @@
 //! scenario out on a [`device::Device`], `report` tells how it went.
 
 pub mod bench;
+mod boot_state;
 pub mod device;
 pub mod play;
 pub mod report;
