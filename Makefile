@@ -19,7 +19,7 @@ FOLD := $(shell rustc -vV 2>/dev/null | awk '/^host: x86_64-unknown-linux-gnu/{h
 export AGENT_RUSTFLAGS := -Clink-arg=-Wl,-z,pack-relative-relocs -Cforce-unwind-tables=no $(FOLD)
 export AGENT_CFLAGS := -fno-asynchronous-unwind-tables -fno-unwind-tables
 
-.PHONY: help setup build dev agent demo lint unit system scenarios test test-all bench deny book clean
+.PHONY: help setup build dev agent agents debs demo lint unit system scenarios test test-all bench deny book clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,14 @@ dev: agent ## the same for development
 
 agent: ## device-agent alone, small
 	RUSTFLAGS='$(AGENT_RUSTFLAGS)' CFLAGS='$(AGENT_CFLAGS)' cargo build --profile device --locked -p device-agent
+
+agents: ## device-agent for arm64 and armhf boards
+	scripts/setup --cross
+	scripts/agent-cross arm64 armhf
+
+debs: ## device-agent as Debian packages for every architecture
+	scripts/setup --cross
+	scripts/agent-debs amd64 arm64 armhf ppc64el
 
 demo: setup build ## build a product, boot it, update it, break it, see it fall back
 	scripts/demo $(BUILDER)

@@ -28,7 +28,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
         let options = BuildOptions::raw_image();
         let built = pipeline::build(&project, &id, &options, &cache, context.progress)?;
         let image = built.raw_image().context("the build made no raw image")?;
-        interactive::create(&board, image, &dir)?;
+        interactive::create(&board, image, &dir, |file| {
+            pipeline::package_file(&project, &id, file, &cache, context.progress)
+        })?;
     } else {
         print::line(format_args!(
             "The device goes on as it was left in {}; --fresh begins again from the image.",

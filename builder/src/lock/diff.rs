@@ -23,7 +23,7 @@ pub struct LockDiff {
 pub struct Change {
     /// Package name.
     pub name: String,
-    /// Which part of the lock: `packages`, `firmware` or `tools`.
+    /// Which part of the lock: `packages`, `firmware`, `tools` or `helpers`.
     pub part: &'static str,
     /// Version before.
     pub from: Option<String>,
@@ -44,6 +44,7 @@ pub fn diff(old: &BoardLock, new: &BoardLock) -> LockDiff {
     compare("packages", &old.packages, &new.packages, &mut diff);
     compare("firmware", &old.firmware, &new.firmware, &mut diff);
     compare("tools", &old.tools, &new.tools, &mut diff);
+    compare("helpers", &old.helpers, &new.helpers, &mut diff);
     diff
 }
 

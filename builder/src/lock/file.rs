@@ -56,6 +56,7 @@ impl Lock {
                 .iter()
                 .chain(&board.firmware)
                 .chain(&board.tools)
+                .chain(&board.helpers)
             {
                 check(package)?;
             }
@@ -109,6 +110,9 @@ impl Lock {
             render_packages(&mut out, "packages", &board.packages);
             render_packages(&mut out, "firmware", &board.firmware);
             render_packages(&mut out, "tools", &board.tools);
+            if !board.helpers.is_empty() {
+                render_packages(&mut out, "helpers", &board.helpers);
+            }
         }
         out
     }
@@ -228,6 +232,7 @@ mod tests {
                 packages: vec![package("a", "1:2+b~\"q\""), package("z", "1")],
                 firmware: vec![package("shim-signed", "1")],
                 tools: vec![],
+                helpers: vec![package("dash", "1")],
                 files: vec![LockedFile {
                     path: "firmware/logo.bmp".into(),
                     sha256: "01".repeat(32),

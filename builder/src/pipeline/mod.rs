@@ -14,6 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use bsp::board::PackageFile;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
@@ -22,7 +23,7 @@ use crate::cache::{Cache, Inputs};
 use crate::commit::{self, CommitMeta};
 use crate::compose;
 use crate::image::{self, Format, ImageFiles, ImageRequest};
-use crate::lock::LockDiff;
+use crate::lock::{self, LockDiff};
 use crate::progress::Progress;
 use crate::project::{Merged, Project};
 use crate::tree::{self, Assembled};
@@ -169,6 +170,28 @@ pub fn build_until(
     let files = agent::files(project, &build.merged, &agent::signer(project)?)?;
     build.assemble(&base, &locked, &files)?;
     Ok(())
+}
+
+/// A file of a firmware package that `product.lock` names for a board, unpacked in the cache.
+pub fn package_file(
+    project: &Project,
+    board: &str,
+    wanted: &PackageFile,
+    cache: &Cache,
+    progress: Progress,
+) -> Result<PathBuf> {
+    let merged = project.merged(&project.board(board)?);
+    let locked = locked::current(project, &merged, false, cache, progress)?;
+    let mut packages = locked.board.firmware;
+    packages.retain(|package| package.name == wanted.package);
+    let debs = lock::fetch(&packages, &merged, cache, progress)?;
+    let deb = debs.first().with_context(|| {
+        format!(
+            "looking for package {}: it is not locked; run `builder update-lock`",
+            wanted.package
+        )
+    })?;
+    Ok(lock::unpack(deb, cache)?.join(&wanted.file))
 }
 
 /// One build under way.

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command as StdCommand, Stdio};
 
 use anyhow::{Context, Result};
-use bsp::board::Board;
+use bsp::board::{Board, PackageFile};
 
-use super::{firmware_variables, launch, MachineRequest};
+use super::{launch, Firmware, MachineRequest};
 use crate::command::Command;
 
 /// Size of the device's disk: larger than the image, as in the field, so that the data partition grows.
@@ -18,13 +18,19 @@ pub fn exists(dir: &Path) -> bool {
     disk(dir).is_file()
 }
 
-/// Makes a device in `dir` from an image; one that is there is replaced.
-pub fn create(board: &Board, image: &Path, dir: &Path) -> Result<()> {
+/// Makes a device in `dir` from an image; one that is there is replaced. `find` gives a file of a locked
+/// package.
+pub fn create(
+    board: &Board,
+    image: &Path,
+    dir: &Path,
+    find: impl Fn(&PackageFile) -> Result<PathBuf>,
+) -> Result<()> {
     if dir.exists() {
         fs::remove_dir_all(dir).with_context(|| format!("removing {}", dir.display()))?;
     }
     fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
-    firmware_variables(board, dir)?;
+    Firmware::make(board, dir, find)?;
     let making = dir.join("disk.making");
     let qemu_img = || Command::new("qemu-img", "qemu-utils");
     qemu_img()
@@ -52,7 +58,7 @@ pub fn run(board: &Board, dir: &Path) -> Result<()> {
         board,
         disk: &disk(dir),
         console_log: &dir.join("console.log"),
-        variables: &dir.join("firmware-vars.qcow2"),
+        firmware: &Firmware::in_dir(board, dir),
         resume: None,
         test_shell: false,
     };

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{bail, Context, Result};
 use base64::Engine;
+use bsp::board::{DiskBus, Qemu};
 
 use super::MachineRequest;
 
@@ -23,8 +24,15 @@ Restart=always
 RestartSec=500ms
 ";
 
-/// Makes `multi-user.target` want the test shell.
-const SHELL_WANT: &str = "[Unit]\nWants=treeline-test.service\n";
+/// Makes the root slice want the test shell. It belongs to every transaction that starts a service, and its
+/// name is short: QEMU's configuration device has no room for longer ones.
+const SHELL_WANT: &str = "[Unit]\nWants=t.service\n";
+
+/// systemd credentials with the test shell (systemd.system-credentials(7)).
+const CREDENTIALS: [(&str, &str); 2] = [
+    ("systemd.extra-unit.t.service", SHELL_UNIT),
+    ("systemd.unit-dropin.-.slice", SHELL_WANT),
+];
 
 /// Builds the command line; sockets are created in `scratch`.
 pub fn command(request: &MachineRequest<'_>, scratch: &Path) -> Result<Command> {
@@ -65,45 +73,86 @@ pub fn command(request: &MachineRequest<'_>, scratch: &Path) -> Result<Command> 
         ])
         .args(["-chardev", &socket("shell"), "-device", "virtio-serial-pci"])
         .args(["-device", "virtserialport,chardev=shell,name=treeline.test"])
-        .args([
+        .args(["-device", "virtio-rng-pci"]);
+    if qemu.network {
+        command.args([
             "-netdev",
             "user,id=net0",
             "-device",
             "virtio-net-pci,netdev=net0,romfile=",
-        ])
-        .args(["-device", "virtio-rng-pci"])
-        .arg("-drive")
-        .arg(format!(
-            "if=none,id=disk,format={},file={},discard=unmap,detect-zeroes=unmap",
-            image_format(request.disk)?,
-            option_value(request.disk)?
-        ))
-        .args(["-device", "virtio-blk-pci,drive=disk,bootindex=1"]);
-    if let Some(code) = pflash(board, 0)? {
-        command.arg("-drive").arg(format!(
-            "if=pflash,unit=0,format=raw,readonly=on,file={}",
-            option_value(&code)?
-        ));
-        command.arg("-drive").arg(format!(
-            "if=pflash,unit=1,format=qcow2,file={}",
-            option_value(request.variables)?
-        ));
+        ]);
     }
+    add_disk(&mut command, request, qemu)?;
+    add_firmware(&mut command, request)?;
     if request.test_shell {
-        for (name, text) in [
-            ("systemd.extra-unit.treeline-test.service", SHELL_UNIT),
-            ("systemd.unit-dropin.multi-user.target", SHELL_WANT),
-        ] {
-            let text = base64::engine::general_purpose::STANDARD.encode(text);
-            command.arg("-smbios").arg(format!(
-                "type=11,value=io.systemd.credential.binary:{name}={text}"
-            ));
-        }
+        add_credentials(&mut command, request, scratch)?;
     }
     if let Some(snapshot) = request.resume {
         command.args(["-loadvm", snapshot]);
     }
     Ok(command)
+}
+
+fn add_disk(command: &mut Command, request: &MachineRequest<'_>, qemu: &Qemu) -> Result<()> {
+    let drive = format!(
+        "format={},file={},discard=unmap,detect-zeroes=unmap",
+        image_format(request.disk)?,
+        option_value(request.disk)?
+    );
+    match qemu.disk {
+        DiskBus::Virtio => command
+            .args(["-drive", &format!("if=none,id=disk,{drive}")])
+            .args(["-device", "virtio-blk-pci,drive=disk,bootindex=1"]),
+        DiskBus::Sd => command.args(["-drive", &format!("if=sd,{drive}")]),
+    };
+    Ok(())
+}
+
+fn add_firmware(command: &mut Command, request: &MachineRequest<'_>) -> Result<()> {
+    let firmware = request.firmware;
+    if let Some(code) = pflash(request.board, 0)? {
+        command.arg("-drive").arg(format!(
+            "if=pflash,unit=0,format=raw,readonly=on,file={}",
+            option_value(&code)?
+        ));
+    }
+    if let Some(variables) = &firmware.variables {
+        command.arg("-drive").arg(format!(
+            "if=pflash,unit=1,format=qcow2,file={}",
+            option_value(variables)?
+        ));
+    }
+    for (option, file) in [("-bios", &firmware.bios), ("-kernel", &firmware.kernel)] {
+        if let Some(file) = file {
+            command.arg(option).arg(file);
+        }
+    }
+    Ok(())
+}
+
+/// Hands the test shell to the guest's systemd without a change to its image: through SMBIOS where the kernel
+/// reads it without UEFI (x86), else through QEMU's configuration device (`qemu_fw_cfg`).
+fn add_credentials(
+    command: &mut Command,
+    request: &MachineRequest<'_>,
+    scratch: &Path,
+) -> Result<()> {
+    for (name, text) in CREDENTIALS {
+        if request.board.arch == "amd64" {
+            let text = base64::engine::general_purpose::STANDARD.encode(text);
+            command.arg("-smbios").arg(format!(
+                "type=11,value=io.systemd.credential.binary:{name}={text}"
+            ));
+        } else {
+            let file = scratch.join(name);
+            std::fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+            command.arg("-fw_cfg").arg(format!(
+                "name=opt/io.systemd.credentials/{name},file={}",
+                option_value(&file)?
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The board's pflash image for a unit: the first of its alternatives that is installed.

@@ -4,18 +4,20 @@
 //! marker with a generous limit. A machine that is dropped is killed, which for its disk is a power cut.
 
 pub mod console;
+mod firmware;
 pub mod interactive;
 pub mod launch;
 pub mod monitor;
 pub mod shell;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
 use console::Console;
+pub use firmware::Firmware;
 use monitor::Monitor;
 use shell::Shell;
 
@@ -40,8 +42,8 @@ pub struct MachineRequest<'a> {
     pub disk: &'a Path,
     /// Where the console log goes (appended).
     pub console_log: &'a Path,
-    /// Firmware variables (pflash unit 1), a private copy of this machine.
-    pub variables: &'a Path,
+    /// What it boots with besides the disk.
+    pub firmware: &'a Firmware,
     /// Name of an internal snapshot to resume instead of booting.
     pub resume: Option<&'a str>,
     /// Whether the guest gets a root shell for tests, injected by a systemd credential.
@@ -166,18 +168,4 @@ impl Drop for Machine {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Makes this machine's own copy of the firmware's variable store in `dir`, as qcow2 so that snapshots work.
-pub fn firmware_variables(board: &bsp::board::Board, dir: &Path) -> Result<PathBuf> {
-    let copy = dir.join("firmware-vars.qcow2");
-    if let Some(template) = launch::pflash(board, 1)? {
-        crate::command::Command::new("qemu-img", "qemu-utils")
-            .args(["convert", "-q", "-f", "raw", "-O", "qcow2"])
-            .arg(&template)
-            .arg(&copy)
-            .run()
-            .with_context(|| format!("copying {}", template.display()))?;
-    }
-    Ok(copy)
 }

@@ -20,6 +20,7 @@ use crate::command::Command;
 use crate::pipeline::{self, BuildOptions};
 use crate::progress::Progress;
 use crate::project::Project;
+use crate::qemu::Firmware;
 use crate::release::{self, Compression};
 use crate::serve::{self, tls, Running};
 
@@ -33,6 +34,8 @@ pub struct Bench<'a> {
     pub board: Board,
     /// Disk of a device on the old version, fresh from the factory (qcow2).
     pub disk: PathBuf,
+    /// What the devices boot with besides the disk.
+    pub firmware: Firmware,
     dir: PathBuf,
     project: Project,
     old_commit: String,
@@ -92,9 +95,14 @@ impl<'a> Bench<'a> {
             .arg(&disk)
             .arg("+512M")
             .run()?;
+        let machine = site.board(board)?;
+        let firmware = Firmware::make(&machine, dir, |file| {
+            pipeline::package_file(&site, board, file, cache, progress)
+        })?;
         Ok(Self {
-            board: site.board(board)?,
+            board: machine,
             disk,
+            firmware,
             dir: dir.to_path_buf(),
             project: site,
             old_commit: built.checksum,

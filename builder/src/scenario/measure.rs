@@ -1,7 +1,7 @@
 //! An update by the agent beside the same update by `ostree admin switch`: time and memory, on two copies of
 //! one virtual device, from one server.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{ensure, Context, Result};
 use serde::Serialize;
@@ -92,7 +92,7 @@ pub fn run(request: &Request<'_>, cache: &Cache, progress: Progress) -> Result<F
 
 fn update(
     bench: &Bench<'_>,
-    ready: &(PathBuf, PathBuf),
+    ready: &Path,
     scratch: &Path,
     log: &Path,
     before: &[&str],

@@ -4,6 +4,7 @@
 //! scenario out on a [`device::Device`], `report` tells how it went.
 
 pub mod bench;
+mod boot_state;
 pub mod device;
 pub mod measure;
 pub mod play;
@@ -44,7 +45,7 @@ pub struct Request<'a> {
 /// A bench with a device that has booted once, and where everything goes.
 struct Place<'a> {
     bench: Bench<'a>,
-    ready: (PathBuf, PathBuf),
+    ready: PathBuf,
     out: PathBuf,
     logs: PathBuf,
     work: PathBuf,

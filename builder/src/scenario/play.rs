@@ -6,10 +6,11 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Context, Result};
 
 use super::bench::Bench;
+use super::boot_state::{spoil, Spoiled};
 use super::device::{Device, BOOT, COMMAND, TRIAL, UPGRADE};
 use super::table::{Expect, Fault, Scenario};
 use super::variant::{NEW_VERSION, OLD_VERSION};
-use crate::qemu::{firmware_variables, Machine, MachineRequest};
+use crate::qemu::{Firmware, Machine, MachineRequest};
 use crate::serve::fault::{Fault as ServerFault, Times};
 use crate::serve::Running;
 
@@ -21,15 +22,14 @@ const KERNEL: &str = "Linux version";
 const WELCOME: &str = "Welcome to";
 
 /// Boots a device from the factory image once and leaves disk and memory as a snapshot, so that every
-/// scenario begins with a device that runs. Returns the disk and the firmware's variables.
-pub fn ready_device(bench: &Bench<'_>, dir: &Path) -> Result<(PathBuf, PathBuf)> {
+/// scenario begins with a device that runs. Returns the disk; the firmware is the bench's.
+pub fn ready_device(bench: &Bench<'_>, dir: &Path) -> Result<PathBuf> {
     let log = dir.join("first-boot.log");
-    let variables = firmware_variables(&bench.board, dir)?;
     let machine = Machine::start(&MachineRequest {
         board: &bench.board,
         disk: &bench.disk,
         console_log: &log,
-        variables: &variables,
+        firmware: &bench.firmware,
         resume: None,
         test_shell: true,
     })?;
@@ -51,7 +51,7 @@ pub fn ready_device(bench: &Bench<'_>, dir: &Path) -> Result<(PathBuf, PathBuf)>
         "the data partition has not grown to the end of the disk: /var has {size} MiB"
     );
     device.machine.save(READY)?;
-    Ok((bench.disk.clone(), variables))
+    Ok(bench.disk.clone())
 }
 
 /// A scenario being played.
@@ -59,7 +59,7 @@ struct Play<'a> {
     bench: &'a Bench<'a>,
     scenario: &'a Scenario,
     disk: PathBuf,
-    variables: PathBuf,
+    firmware: Firmware,
     log: PathBuf,
     updates: PathBuf,
     server: Option<Running>,
@@ -69,7 +69,7 @@ struct Play<'a> {
 pub fn play(
     bench: &Bench<'_>,
     scenario: &Scenario,
-    ready: &(PathBuf, PathBuf),
+    ready: &Path,
     scratch: &Path,
     log: &Path,
 ) -> Result<()> {
@@ -77,8 +77,8 @@ pub fn play(
     let mut play = Play {
         bench,
         scenario,
-        disk: copy(&ready.0, scratch, "disk.qcow2")?,
-        variables: copy(&ready.1, scratch, "variables.qcow2")?,
+        disk: copy(ready, scratch)?,
+        firmware: bench.firmware.fork(scratch)?,
         log: log.to_path_buf(),
         server: Some(bench.serve(&updates)?),
         updates,
@@ -92,8 +92,9 @@ pub fn play(
     }
 }
 
-fn copy(from: &Path, dir: &Path, name: &str) -> Result<PathBuf> {
-    let to = dir.join(name);
+/// A copy of the ready device's disk.
+fn copy(from: &Path, dir: &Path) -> Result<PathBuf> {
+    let to = dir.join("disk.qcow2");
     std::fs::copy(from, &to).with_context(|| format!("copying {}", from.display()))?;
     Ok(to)
 }
@@ -101,15 +102,15 @@ fn copy(from: &Path, dir: &Path, name: &str) -> Result<PathBuf> {
 /// A running device from copies of the ready one in `scratch`.
 pub fn resume(
     bench: &Bench<'_>,
-    ready: &(PathBuf, PathBuf),
+    ready: &Path,
     scratch: &Path,
     log: &Path,
 ) -> Result<Device> {
     let machine = Machine::start(&MachineRequest {
         board: &bench.board,
-        disk: &copy(&ready.0, scratch, "disk.qcow2")?,
+        disk: &copy(ready, scratch)?,
         console_log: log,
-        variables: &copy(&ready.1, scratch, "variables.qcow2")?,
+        firmware: &bench.firmware.fork(scratch)?,
         resume: Some(READY),
         test_shell: true,
     })?;
@@ -124,7 +125,7 @@ impl Play<'_> {
             board: &self.bench.board,
             disk: &self.disk,
             console_log: &self.log,
-            variables: &self.variables,
+            firmware: &self.firmware,
             resume,
             test_shell: true,
         })?;
@@ -170,15 +171,12 @@ impl Play<'_> {
             }
             Fault::CorruptedState => {
                 update(&mut device, "")?;
-                spoil_state(&mut device, "head -c 1024 /dev/urandom")?;
+                spoil(&mut device, &self.bench.board, Spoiled::Garbage)?;
                 reboot(&mut device)?;
             }
             Fault::ForeignState => {
                 update(&mut device, "")?;
-                spoil_state(
-                    &mut device,
-                    "{ printf '# GRUB Environment Block\\nsaved_entry=debian\\n'; head -c 1024 /dev/zero | tr '\\0' '#'; } | head -c 1024",
-                )?;
+                spoil(&mut device, &self.bench.board, Spoiled::Foreign)?;
                 reboot(&mut device)?;
             }
             Fault::LostAgentState => {
@@ -328,19 +326,6 @@ fn stop_at(device: &mut Device, point: &str) -> Result<()> {
         .machine
         .console
         .wait_for(&format!("device-agent: stopped at {point}"), from, UPGRADE)
-}
-
-/// Overwrites the boot state with what `content` prints.
-fn spoil_state(device: &mut Device, content: &str) -> Result<()> {
-    device.machine.sh_ok(
-        &format!(
-            "set -e; mkdir -p /run/firmware; mount -t vfat /dev/disk/by-partlabel/firmware /run/firmware; \
-             {content} >/run/state; dd if=/run/state of=/run/firmware/treeline/state.env conv=notrunc,fsync; \
-             umount /run/firmware"
-        ),
-        COMMAND,
-    )?;
-    Ok(())
 }
 
 /// Reboots in good order and waits for the test shell.

@@ -1,0 +1,91 @@
+//! What a virtual device boots with besides its disk.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use bsp::board::{Board, PackageFile};
+
+use super::launch;
+use crate::command::Command;
+
+const VARIABLES: &str = "firmware-vars.qcow2";
+const BIOS: &str = "bios.bin";
+const KERNEL: &str = "kernel.bin";
+
+/// A machine's firmware: private copies, so that a machine goes on as it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Firmware {
+    /// The firmware's variables (pflash unit 1), which it writes.
+    pub variables: Option<PathBuf>,
+    /// `-bios`.
+    pub bios: Option<PathBuf>,
+    /// `-kernel`.
+    pub kernel: Option<PathBuf>,
+}
+
+impl Firmware {
+    /// Makes what the board needs in `dir`; `find` gives a file of a locked package.
+    pub fn make(
+        board: &Board,
+        dir: &Path,
+        find: impl Fn(&PackageFile) -> Result<PathBuf>,
+    ) -> Result<Self> {
+        let made = Self::in_dir(board, dir);
+        let qemu = board.qemu.as_ref();
+        let (bios, kernel) = (
+            qemu.and_then(|qemu| qemu.bios.as_ref()),
+            qemu.and_then(|qemu| qemu.kernel.as_ref()),
+        );
+        for (from, to) in [(bios, &made.bios), (kernel, &made.kernel)] {
+            if let (Some(from), Some(to)) = (from, to) {
+                let from = find(from)?;
+                fs::copy(&from, to).with_context(|| {
+                    format!(
+                        "copying {}, which starts a virtual {}",
+                        from.display(),
+                        board.id
+                    )
+                })?;
+            }
+        }
+        if let (Some(template), Some(to)) = (launch::pflash(board, 1)?, &made.variables) {
+            // qcow2, so that snapshots work.
+            Command::new("qemu-img", "qemu-utils")
+                .args(["convert", "-q", "-f", "raw", "-O", "qcow2"])
+                .arg(&template)
+                .arg(to)
+                .run()
+                .with_context(|| format!("copying {}", template.display()))?;
+        }
+        Ok(made)
+    }
+
+    /// What [`Firmware::make`] has left in `dir`.
+    pub fn in_dir(board: &Board, dir: &Path) -> Self {
+        let qemu = board.qemu.as_ref();
+        let has =
+            |wanted: Option<bool>, name: &str| wanted.unwrap_or_default().then(|| dir.join(name));
+        Self {
+            variables: has(qemu.map(|qemu| qemu.pflash.len() > 1), VARIABLES),
+            bios: has(qemu.map(|qemu| qemu.bios.is_some()), BIOS),
+            kernel: has(qemu.map(|qemu| qemu.kernel.is_some()), KERNEL),
+        }
+    }
+
+    /// The same firmware with variables of its own, copied into `dir`.
+    pub fn fork(&self, dir: &Path) -> Result<Self> {
+        let variables = match &self.variables {
+            None => None,
+            Some(from) => {
+                let to = dir.join(VARIABLES);
+                fs::copy(from, &to).with_context(|| format!("copying {}", from.display()))?;
+                Some(to)
+            }
+        };
+        Ok(Self {
+            variables,
+            ..self.clone()
+        })
+    }
+}
