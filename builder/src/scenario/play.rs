@@ -100,12 +100,7 @@ fn copy(from: &Path, dir: &Path) -> Result<PathBuf> {
 }
 
 /// A running device from copies of the ready one in `scratch`.
-pub fn resume(
-    bench: &Bench<'_>,
-    ready: &Path,
-    scratch: &Path,
-    log: &Path,
-) -> Result<Device> {
+pub fn resume(bench: &Bench<'_>, ready: &Path, scratch: &Path, log: &Path) -> Result<Device> {
     let machine = Machine::start(&MachineRequest {
         board: &bench.board,
         disk: &copy(ready, scratch)?,
