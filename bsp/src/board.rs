@@ -125,6 +125,10 @@ pub struct Boot {
     /// Where the boot state stands (`uboot` only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<Environment>,
+    /// Where U-Boot loads what it boots (`uboot` only). Absent: where its own `kernel_addr_r`,
+    /// `ramdisk_addr_r` and `fdt_addr_r` say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_addresses: Option<LoadAddresses>,
     /// Consoles that GRUB talks on, in GRUB's words: `console` (the firmware's) and `serial` (the first
     /// serial port at 115200 baud; left out at boot if the machine has none). Empty: the firmware's.
     #[serde(default)]
@@ -141,6 +145,20 @@ pub enum Backend {
     /// U-Boot with a boot script on the firmware partition and a redundant environment in an area of its
     /// own, outside every partition.
     Uboot,
+}
+
+/// Addresses in memory. What follows must leave room for what stands before: `booti` moves an arm64 kernel
+/// to the next multiple of 2 MiB, and it then takes the `image_size` of its header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LoadAddresses {
+    /// Kernel. Before it is loaded, the boot script works here.
+    pub kernel: u64,
+    /// Initial RAM file system.
+    pub ramdisk: u64,
+    /// Device tree.
+    pub device_tree: u64,
 }
 
 /// Where a redundant U-Boot environment stands, in bytes from the start of the disk. Each copy is written

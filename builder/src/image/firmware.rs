@@ -56,7 +56,7 @@ fn boot_script(board: &Board, root: &PlacedPartition, source_date_epoch: u64) ->
         environment: environment(board)?,
         arch: board.arch.clone(),
         device_tree,
-        addresses: None,
+        addresses: board.boot.load_addresses,
         watchdog: None,
     });
     // The field of the image has 32 bits.

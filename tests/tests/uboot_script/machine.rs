@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bsp::board::{Environment, Size};
-use bsp::boot::uboot::{boot_script, image, DeviceTree, LoadAddresses, ScriptPlaces};
+use bsp::board::{Environment, LoadAddresses, Size};
+use bsp::boot::uboot::{boot_script, image, DeviceTree, ScriptPlaces};
 
 const MIB: u64 = 1 << 20;
 /// Far more than a boot takes (two seconds on an idle machine).

@@ -28,7 +28,7 @@ mod boot;
 mod menu;
 mod state;
 
-use crate::board::Environment;
+use crate::board::{Environment, LoadAddresses};
 
 /// Most entries that the script looks at.
 pub const ENTRY_LIMIT: usize = 8;
@@ -67,17 +67,6 @@ pub enum DeviceTree {
         /// failed; a confirmed one boots without any.
         overlays: Vec<String>,
     },
-}
-
-/// Addresses in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LoadAddresses {
-    /// Kernel. Before it is loaded, the script works here.
-    pub kernel: u64,
-    /// Initial RAM file system.
-    pub ramdisk: u64,
-    /// Device tree.
-    pub device_tree: u64,
 }
 
 /// A watchdog in U-Boot's words.
