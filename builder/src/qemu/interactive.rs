@@ -77,15 +77,10 @@ pub fn run(board: &Board, dir: &Path) -> Result<()> {
         .stdin(Stdio::inherit())
         .stdout(Stdio::inherit())
         .stderr(Stdio::inherit());
-    let program = planned.get_program().to_string_lossy().into_owned();
-    let status = command.status().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => anyhow::anyhow!(
-            "running {program}: not found; install the Debian package {}",
-            launch::package_of(&program)
-        ),
-        _ => anyhow::Error::new(error).context(format!("running {program}")),
-    })?;
-    anyhow::ensure!(status.success(), "{program}: {status}");
+    let status = command
+        .status()
+        .context("running setpriv (Debian package util-linux)")?;
+    anyhow::ensure!(status.success(), "the virtual device: {status}");
     Ok(())
 }
 

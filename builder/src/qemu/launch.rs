@@ -43,8 +43,11 @@ pub fn command(request: &MachineRequest<'_>, scratch: &Path) -> Result<Command> 
             board.id
         )
     })?;
-    let mut command = Command::new(&qemu.program);
+    installed(&qemu.program)?;
+    // However this program ends, no virtual device outlives it.
+    let mut command = Command::new("setpriv");
     command
+        .args(["--pdeathsig", "KILL", "--", &qemu.program])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -174,8 +177,20 @@ pub fn pflash(board: &bsp::board::Board, unit: usize) -> Result<Option<PathBuf>>
     }
 }
 
+/// Fails unless `program` is in one of the directories of `PATH`.
+fn installed(program: &str) -> Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(|dir| dir.join(program).is_file()) {
+        return Ok(());
+    }
+    bail!(
+        "running {program}: not found; install the Debian package {}",
+        package_of(program)
+    )
+}
+
 /// The Debian package that brings a QEMU program.
-pub fn package_of(program: &str) -> &'static str {
+fn package_of(program: &str) -> &'static str {
     match program {
         "qemu-system-x86_64" => "qemu-system-x86",
         "qemu-system-aarch64" | "qemu-system-arm" => "qemu-system-arm",

@@ -58,17 +58,9 @@ impl Machine {
             .tempdir()
             .context("creating a directory for the sockets of a virtual device")?;
         let mut command = launch::command(request, scratch.path())?;
-        let mut child = command.spawn().map_err(|error| {
-            let program = command.get_program().to_string_lossy().into_owned();
-            if error.kind() == std::io::ErrorKind::NotFound {
-                anyhow::anyhow!(
-                    "running {program}: not found; install the Debian package {}",
-                    launch::package_of(&program)
-                )
-            } else {
-                anyhow::Error::new(error).context(format!("running {program}"))
-            }
-        })?;
+        let mut child = command
+            .spawn()
+            .context("running setpriv (Debian package util-linux)")?;
         let started = (|| {
             let output = child.stdout.take().context("taking QEMU's console")?;
             let console = Console::new(output, request.console_log)?;
