@@ -92,7 +92,7 @@ impl fmt::Display for Failure {
         if !self.untouched {
             write!(
                 f,
-                "\n  The disk is unfinished: it has no partition table and does not boot. Flash it again before use."
+                "\n  The disk is unfinished and does not boot. Flash it again before use."
             )?;
         }
         Ok(())
