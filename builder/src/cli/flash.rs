@@ -82,7 +82,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
     let stage = context.progress.stage("image");
     stage.note("checking");
     let image = Image::open(&path, &keys)
-        .map_err(|error| Problem::new(Kind::Image, format!("{error:#}")))?;
+        .map_err(|error| Problem::error(Kind::Image, format!("{error:#}")))?;
     stage.done(format_args!("{}, checked", image.name));
     if let Some(expected) = &expected {
         plan::check_board(&image, expected)?;
@@ -135,7 +135,7 @@ fn source(context: &Context, args: &Args) -> Result<(PathBuf, Option<Expected>)>
                 .map(|p| p.keys_dir().join("tls/ca.pem"))
                 .filter(|ca| ca.is_file());
             let path = download::fetch(image, &keys, ca.as_deref(), &dir, context.progress)
-                .map_err(|error| Problem::new(Kind::Image, format!("{error:#}")))?;
+                .map_err(|error| Problem::error(Kind::Image, format!("{error:#}")))?;
             return Ok((path, expected));
         }
         return Ok((PathBuf::from(image), expected));
@@ -195,7 +195,7 @@ fn ask_for_device(system: &System, needed: u64) -> Result<PathBuf> {
         )));
     }
     if !io::stdin().is_terminal() {
-        return Err(Problem::new(
+        return Err(Problem::error(
             Kind::Declined,
             "choosing a disk: there is nobody to ask; name the disk, and give --yes",
         ));
@@ -211,7 +211,7 @@ fn ask_for_device(system: &System, needed: u64) -> Result<PathBuf> {
     let device = chosen.and_then(|n| offered.get(n.checked_sub(1)?));
     match device {
         Some(device) => Ok(device.path.clone()),
-        None => Err(Problem::new(Kind::Declined, "no disk was chosen")),
+        None => Err(Problem::error(Kind::Declined, "no disk was chosen")),
     }
 }
 
@@ -259,7 +259,7 @@ fn confirm(args: &Args, plans: &[Plan]) -> Result<()> {
         return Ok(());
     }
     if !io::stdin().is_terminal() {
-        return Err(Problem::new(
+        return Err(Problem::error(
             Kind::Declined,
             "there is nobody to ask whether this is right; give --yes to write without asking",
         ));
@@ -274,7 +274,7 @@ fn confirm(args: &Args, plans: &[Plan]) -> Result<()> {
     };
     match ask(&format!("{kept} {what} will be lost. Type yes to write: "))?.as_str() {
         "yes" => Ok(()),
-        _ => Err(Problem::new(
+        _ => Err(Problem::error(
             Kind::Declined,
             "not confirmed; nothing was written",
         )),

@@ -64,7 +64,7 @@ enum Command {
     /// Boots the product in QEMU, console in the terminal
     Run(run::Args),
     /// Writes the product to disks and cards, and verifies them
-    Flash(flash::Args),
+    Flash(Box<flash::Args>),
     /// Builds, signs, makes deltas and publishes a release in a channel
     Release(release::Args),
     /// Serves what is published over HTTPS, for development

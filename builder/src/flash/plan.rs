@@ -47,7 +47,7 @@ pub struct Expected {
 /// Refuses an image for another board or product, as far as it tells what it is.
 pub fn check_board(image: &Image, expected: &Expected) -> Result<()> {
     let other =
-        |text: String| Problem::new(Kind::Image, format!("the image {}: {text}", image.name));
+        |text: String| Problem::error(Kind::Image, format!("the image {}: {text}", image.name));
     if let Some(about) = &image.about {
         if about.board != expected.board {
             return Err(other(format!(

@@ -59,7 +59,7 @@ impl From<FailureKind> for Kind {
 
 impl Problem {
     /// A problem as an error.
-    pub fn new(kind: Kind, text: impl Into<String>) -> anyhow::Error {
+    pub fn error(kind: Kind, text: impl Into<String>) -> anyhow::Error {
         Self {
             kind,
             text: text.into(),
@@ -69,7 +69,7 @@ impl Problem {
 
     /// Refused by a safety rule.
     pub fn refused(text: impl Into<String>) -> anyhow::Error {
-        Self::new(Kind::Refused, text)
+        Self::error(Kind::Refused, text)
     }
 }
 

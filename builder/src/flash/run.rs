@@ -144,7 +144,7 @@ fn verdict(plans: &[Plan], outcomes: &[Outcome]) -> Result<()> {
             format!("{} ({state})", plan.chosen.path.display())
         })
         .collect();
-    Err(Problem::new(
+    Err(Problem::error(
         Kind::from(worst),
         format!(
             "{} of {} not written: {}",

@@ -306,11 +306,8 @@ impl<'a> Worker<'a> {
     fn write(&mut self, messages: &Receiver<Message>) -> Result<(), Failure> {
         self.tell(What::Begins(Phase::Write, self.image.mapped_bytes()));
         let begun = Instant::now();
-        loop {
-            match self.next(messages)? {
-                Message::Write(chunk) => self.write_chunk(&chunk)?,
-                _ => break,
-            }
+        while let Message::Write(chunk) = self.next(messages)? {
+            self.write_chunk(&chunk)?;
         }
         if let Some((at, content)) = self.job.tail.take() {
             let mut buffer = Buffer::new(content.len());
@@ -383,11 +380,8 @@ impl<'a> Worker<'a> {
             .flat_map(|range| self.disk.open_parts(range.bytes.clone()))
             .map(|part| part.end - part.start)
             .sum();
-        loop {
-            match self.next(messages)? {
-                Message::Compare(chunk) => self.compare_chunk(&chunk)?,
-                _ => break,
-            }
+        while let Message::Compare(chunk) = self.next(messages)? {
+            self.compare_chunk(&chunk)?;
         }
         self.stats.verify_seconds = seconds(begun.elapsed());
         Verified::after_comparison(self.stats.verified_bytes, wanted).ok_or_else(|| {

@@ -78,12 +78,13 @@ mod tests {
 
     #[test]
     fn members_are_known_by_their_signatures() {
+        type Content = &'static [(usize, &'static [u8])];
         let size = 4u64 << 20;
-        let cases: [(&[(usize, &[u8])], Option<&str>); 7] = [
+        let cases: [(Content, Option<&str>); 7] = [
             (&[], None),
             (&[(4096, &[0xfc, 0x4e, 0x2b, 0xa9])], Some("RAID")),
             (
-                &[(size as usize - 8192, &[0xfc, 0x4e, 0x2b, 0xa9])],
+                &[((4 << 20) - 8192, &[0xfc, 0x4e, 0x2b, 0xa9])],
                 Some("RAID"),
             ),
             (&[(512, b"LABELONE"), (536, b"LVM2 001")], Some("LVM")),

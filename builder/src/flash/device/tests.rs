@@ -68,10 +68,6 @@ impl Machine {
         list(&System::below(self.dir.path()))
     }
 
-    pub fn system(&self) -> System {
-        System::below(self.dir.path())
-    }
-
     /// A card in a USB reader, which nothing speaks against.
     pub fn card(&self) -> String {
         let usb = "pci0000:00/0000:00:14.0/usb1/1-2";

@@ -250,4 +250,5 @@ impl Image {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "ranges are meant")]
 pub(crate) mod tests;
