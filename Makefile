@@ -70,6 +70,7 @@ test-all: setup lint unit system deny dev ## the above with every scenario
 bench: build ## figures for docs/benchmarks.md, side by side with peers
 	scripts/setup --peers
 	scripts/bench $(BUILDER)
+	scripts/bench-flash $(BUILDER)
 
 deny: ## licences and advisories of all dependencies
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny

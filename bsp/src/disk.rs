@@ -3,6 +3,7 @@
 //! [`plan`] decides and gives every byte range an owner; [`write_table`] and [`create_fat`] do. All of
 //! it is a function of its arguments: the same plan, the same bytes.
 
+mod add;
 mod dots;
 mod fat;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod solver;
 mod sparse;
 mod window;
 
+pub use add::add_file;
 pub use fat::{create_fat, FatVolume};
 pub use gpt::{partition_type, write_table, TableIds, DATA_TYPE, FIRMWARE_TYPE};
 pub use repart::{repart_files, REPART_DIR};

@@ -12,3 +12,4 @@ pub mod device;
 #[cfg(feature = "host")]
 pub mod disk;
 pub mod fat;
+pub mod first_boot;

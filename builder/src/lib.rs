@@ -10,6 +10,7 @@ pub mod command;
 pub mod commit;
 pub mod compose;
 pub mod deploy;
+pub mod flash;
 pub mod image;
 pub mod lock;
 pub mod manifest;

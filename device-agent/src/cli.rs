@@ -9,7 +9,9 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use serde_json::{json, Value};
 
-use commands::{auto, confirm, installed, judge_boot, look, reject, told, upgrade};
+use commands::{
+    auto, confirm, installed, judge_boot, look, reject, take_over_settings, told, upgrade,
+};
 
 use crate::device::Device;
 use crate::paths::Paths;
@@ -90,6 +92,9 @@ enum Command {
     /// Judge this boot (started by systemd at every boot).
     #[command(hide = true)]
     Judge,
+    /// Take over the settings given at flash time (started by systemd at every boot).
+    #[command(hide = true)]
+    FirstBoot,
     /// List the places where DEVICE_AGENT_STOP_AT stops the agent.
     #[command(hide = true)]
     StopPoints,
@@ -185,6 +190,7 @@ fn run(cli: Cli) -> Result<Answer> {
     match cli.command {
         Command::StopPoints => return Ok(stop_points()),
         Command::Judge => return judge_boot(paths),
+        Command::FirstBoot => return take_over_settings(&paths),
         Command::Run { interval } => {
             resident::run(interval)?;
             return Ok(Answer::new(json!({ "result": "stopped" }), ""));
@@ -246,7 +252,7 @@ fn run(cli: Cli) -> Result<Answer> {
             let _lock = lock("auto")?;
             runtime()?.block_on(auto(&device))
         }
-        Command::Judge | Command::Run { .. } | Command::StopPoints => {
+        Command::Judge | Command::FirstBoot | Command::Run { .. } | Command::StopPoints => {
             Err(anyhow::anyhow!("already answered"))
         }
     }

@@ -15,6 +15,7 @@ pub mod device;
 pub mod evidence;
 pub mod failed;
 pub mod fetch;
+pub mod first_boot;
 pub mod grub_menu;
 pub mod health;
 pub mod install;

@@ -7,7 +7,11 @@
 pub const ENV: &str = "DEVICE_AGENT_STOP_AT";
 
 /// Every place, with what has and has not happened there.
-pub const ALL: [(&str, &str); 9] = [
+pub const ALL: [(&str, &str); 10] = [
+    (
+        "first-boot-applied",
+        "the first-boot settings have taken effect; their file is not wiped",
+    ),
     (
         "download-half",
         "half of the artefact stands in the download directory",

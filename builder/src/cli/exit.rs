@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use crate::flash::problem::Problem;
 use crate::manifest::Rejected;
 
 /// Something failed.
@@ -17,6 +18,12 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
+    let problem = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Problem>());
+    if let Some(problem) = problem {
+        return problem.kind.exit_code();
+    }
     if error.chain().any(|cause| cause.is::<Rejected>()) {
         BAD_INPUT
     } else {

@@ -5,6 +5,7 @@ mod boards;
 mod build;
 mod diff;
 mod exit;
+mod flash;
 mod keys;
 mod new;
 mod print;
@@ -27,6 +28,7 @@ use crate::project::Project;
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 a file you wrote is wrong (product.toml, a board file).
+`builder flash` has more; see its help.
 
 Environment:
   TREELINE_CACHE   where downloads and stages are kept (default ~/.cache/treeline)
@@ -61,6 +63,8 @@ enum Command {
     Build(build::Args),
     /// Boots the product in QEMU, console in the terminal
     Run(run::Args),
+    /// Writes the product to disks and cards, and verifies them
+    Flash(Box<flash::Args>),
     /// Builds, signs, makes deltas and publishes a release in a channel
     Release(release::Args),
     /// Serves what is published over HTTPS, for development
@@ -114,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Keys(args) => keys::run(&context, &args),
         Command::Build(args) => build::run(&context, &args),
         Command::Run(args) => run::run(&context, &args),
+        Command::Flash(args) => flash::run(&context, &args),
         Command::Release(args) => release::run(&context, &args),
         Command::Serve(args) => serve::run(&context, &args),
         Command::Diff(args) => diff::run(&context, &args),

@@ -1,6 +1,8 @@
 //! Block maps (`.bmap`, version 2.0 of bmap-tools' format): which blocks of an image must be written,
 //! with a SHA-256 for each range.
 
+mod read;
+
 use std::fmt::Write as _;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -8,13 +10,16 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
+pub use read::{parse, About, BlockMap, Mapped};
+
 use super::ranges::Ranges;
 
 /// Block size of the maps, bytes.
 const BLOCK: u64 = 4096;
 
 /// The map of `image`, whose meaningful bytes stand in `mapped`. All else must be taken as undefined.
-pub fn describe(image: &File, mapped: &Ranges) -> Result<String> {
+/// `about` goes into a comment: what the image is an image of, so that nobody writes it for another board.
+pub(crate) fn describe(image: &File, mapped: &Ranges, about: Option<&About>) -> Result<String> {
     let size = image.metadata().context("measuring the image")?.len();
     let blocks = mapped.blocks(BLOCK);
     let mut ranges = String::new();
@@ -23,9 +28,10 @@ pub fn describe(image: &File, mapped: &Ranges) -> Result<String> {
         let (first, last) = (range.start / BLOCK, range.end / BLOCK - 1);
         let _ = writeln!(ranges, "    <Range chksum=\"{sum}\">{first}-{last}</Range>");
     }
+    let comment = about.map_or_else(String::new, |about| format!("  {}\n", about.comment()));
     let text = |own_sum: &str| {
         format!(
-            "<?xml version=\"1.0\" ?>\n<bmap version=\"2.0\">\n  \
+            "<?xml version=\"1.0\" ?>\n<bmap version=\"2.0\">\n{comment}  \
              <ImageSize>{size}</ImageSize>\n  \
              <BlockSize>{BLOCK}</BlockSize>\n  \
              <BlocksCount>{}</BlocksCount>\n  \

@@ -5,7 +5,7 @@
 //! board give the same bytes on every machine.
 
 mod assemble;
-mod bmap;
+pub mod bmap;
 mod ext4_map;
 mod fat_map;
 mod firmware;
@@ -14,7 +14,7 @@ mod geometry;
 mod mapped;
 mod mke2fs;
 mod publish;
-mod ranges;
+pub(crate) mod ranges;
 mod sources;
 
 use std::collections::BTreeMap;
@@ -123,7 +123,12 @@ pub fn build(request: &ImageRequest<'_>, cache: &Cache, progress: Progress) -> R
         &disk,
     )?;
     stage.note("checksums");
-    let (map, raw_sum) = describe(&disk, &mapped)?;
+    let about = bmap::About {
+        product: request.merged.product.name.clone(),
+        version: request.merged.product.version.clone(),
+        board: request.merged.board.id.clone(),
+    };
+    let (map, raw_sum) = describe(&disk, &mapped, &about)?;
     let name = |ending: &str| format!("{}.{ending}", request.merged.stem());
     let map_name = name("raw.bmap");
     fs::write(scratch.path(&map_name), &map).context("writing the block map")?;
@@ -168,12 +173,12 @@ fn in_order(formats: &[Format]) -> Vec<Format> {
 }
 
 /// The block map of a raw image and the SHA-256 of all of it.
-fn describe(disk: &Path, mapped: &Ranges) -> Result<(String, String)> {
+fn describe(disk: &Path, mapped: &Ranges, about: &bmap::About) -> Result<(String, String)> {
     let image = MappedImage::open(disk, mapped)?;
     let file = fs::File::open(disk).context("opening the image")?;
     std::thread::scope(|scope| {
         let whole = scope.spawn(move || image.sha256());
-        let map = bmap::describe(&file, mapped)?;
+        let map = bmap::describe(&file, mapped, Some(about))?;
         let sum = whole
             .join()
             .unwrap_or_else(|_| bail!("hashing the image: the thread died"))?;

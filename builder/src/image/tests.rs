@@ -143,7 +143,7 @@ fn disk() -> Disk {
         source_date_epoch: 1_700_000_000,
     };
     let mapped = assemble(&parts, &raw).unwrap();
-    let text = bmap::describe(&File::open(&raw).unwrap(), &mapped).unwrap();
+    let text = bmap::describe(&File::open(&raw).unwrap(), &mapped, None).unwrap();
     fs::write(dir.path().join("disk.raw.bmap"), text).unwrap();
     Disk {
         dir,

@@ -22,6 +22,7 @@ use serde::Serialize;
 use crate::cache::{Cache, Inputs};
 use crate::commit::{self, CommitMeta};
 use crate::compose;
+use crate::flash::source::sides;
 use crate::image::{self, Format, ImageFiles, ImageRequest};
 use crate::lock::{self, LockDiff};
 use crate::progress::Progress;
@@ -135,7 +136,7 @@ pub fn build(
         stamp = Stamp::of(committed.clone());
         stamp.write(&build.dir)?;
     }
-    let (image, image_before) = build.image(options, &locked, &committed, &mut stamp)?;
+    let (image, image_before) = build.image(options, &locked, &committed, &mut stamp, &signer)?;
     Ok(Built {
         board: board.to_string(),
         version: project.product.version.clone(),
@@ -313,6 +314,7 @@ impl<'a> Build<'a> {
         locked: &Locked,
         committed: &Committed,
         stamp: &mut Stamp,
+        signer: &keys::keyfile::PrivateKey,
     ) -> Result<(Option<ImageFiles>, bool)> {
         if options.formats.is_empty() {
             return Ok((None, true));
@@ -334,6 +336,7 @@ impl<'a> Build<'a> {
             formats: &options.formats,
         };
         let files = image::build(&request, self.cache, self.progress)?;
+        sides::sign_beside(&files.sums, signer)?;
         stamp.set_images(&files, &self.dir)?;
         Ok((Some(files), false))
     }

@@ -31,7 +31,16 @@ const GRUB_MENU: &str = "usr/libexec/device-agent/grub-menu";
 const UNIT_DIR: &str = "usr/lib/systemd/system";
 const OVERRIDE_DIR: &str = "etc/device-agent";
 
-const UNITS: [(&str, &str); 4] = [
+const UNITS: [(&str, &str); 6] = [
+    (
+        "device-agent-first-boot.service",
+        include_str!("../../../device-agent/units/device-agent-first-boot.service"),
+    ),
+    // Started when there is a script.
+    (
+        "device-agent-first-boot-script.service",
+        include_str!("../../../device-agent/units/device-agent-first-boot-script.service"),
+    ),
     (
         "device-agent-judge.service",
         include_str!("../../../device-agent/units/device-agent-judge.service"),

@@ -17,7 +17,8 @@ const CONFIGURED: &str = "etc/systemd/system";
 const SHIPPED: &str = "usr/lib/systemd/system";
 
 /// Enabled on every device, where they are installed.
-const ENABLED: [&str; 7] = [
+const ENABLED: [&str; 8] = [
+    "device-agent-first-boot.service",
     "device-agent-judge.service",
     "device-agent.timer",
     "ostree-remount.service",
