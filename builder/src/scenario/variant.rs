@@ -93,7 +93,7 @@ pub fn variant(product: &Product, offer: Offer, board: &str, dir: &Path) -> Resu
         }
         Offer::HealthFalse => {
             // A check that says no is asked again until the deadline.
-            product.health.deadline_seconds = Some(90);
+            product.health.deadline_seconds = Some(30);
             product.health.checks.push(Check {
                 name: "always-no".into(),
                 command: vec!["/bin/false".into()],
