@@ -2,6 +2,8 @@
 //! made by the host's own `mke2fs` (which may be too old for tar streams); whole images with a deployed
 //! commit are judged by the whole-system tests.
 
+mod boards;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

@@ -67,6 +67,14 @@ pub enum DeviceTree {
         /// failed; a confirmed one boots without any.
         overlays: Vec<String>,
     },
+    /// One of several of the deployment's, by the model that U-Boot has recognised.
+    Detected {
+        /// Paths in that directory: the one that U-Boot calls `fdtfile` is taken, the first if it calls
+        /// none of them so.
+        files: Vec<String>,
+        /// As above.
+        overlays: Vec<String>,
+    },
 }
 
 /// A watchdog in U-Boot's words.
