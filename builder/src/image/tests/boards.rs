@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use bsp::board::{Backend, Board, RawArea, Role, Size, Source};
 use bsp::boot::uboot::env;
-use bsp::disk::{self, Layout};
+use bsp::disk::{self, Kind, Layout};
 use sha2::{Digest, Sha256};
 
-use super::super::assemble::{assemble, Parts};
+use super::super::assemble::{assemble, Parts, Systems};
 use super::super::firmware;
-use super::super::sources::Sources;
+use super::super::sources::{DeviceTrees, Sources};
 use super::host_mke2fs;
 use crate::command::Command;
 use crate::lock::LockedFile;
@@ -98,8 +98,11 @@ impl World {
             unpacked: &self.unpacked,
             dir: self.dir.path(),
             files: &[],
-            commit: Some((&repo, &self.commit)),
-            kernel_version: KERNEL,
+            device_trees: DeviceTrees::Commit {
+                repo: &repo,
+                checksum: &self.commit,
+                kernel_version: KERNEL,
+            },
         };
         let firmware = firmware::files("demo", board, &layout, &sources, ID, 1).unwrap();
         let mut areas = sources.raw_areas(board).unwrap();
@@ -111,11 +114,13 @@ impl World {
             layout: &layout,
             firmware: &firmware,
             areas: &areas,
+        };
+        let systems = Systems {
             mke2fs: &host_mke2fs(),
             root: None,
             source_date_epoch: 1_700_000_000,
         };
-        let mapped = assemble(&parts, &raw).unwrap();
+        let mapped = assemble(&parts, &systems, &raw).unwrap();
         let file = File::open(&raw).unwrap();
         for (offset, content) in &areas {
             let range = *offset..*offset + content.len() as u64;
@@ -126,12 +131,18 @@ impl World {
         boot_loader(board, &file);
         self.firmware_partition(board, &layout, &firmware, &file);
         // Only what is meant: areas are not filled up to their size.
-        assert!(
-            mapped.bytes() < 30 << 20,
-            "{}: {}",
-            board.id,
-            mapped.bytes()
-        );
+        let first = layout.partitions[0].start;
+        let before = mapped.iter().filter(|range| range.start < first);
+        let tables = layout
+            .regions
+            .iter()
+            .filter(|region| region.kind == Kind::Table && region.bytes.start < first);
+        let expected: u64 = tables
+            .map(|table| table.bytes.end - table.bytes.start)
+            .chain(areas.iter().map(|(_, content)| content.len() as u64))
+            .sum();
+        let outside: u64 = before.map(|range| range.end.min(first) - range.start).sum();
+        assert_eq!(outside, expected, "{}", board.id);
     }
 
     fn firmware_partition(
@@ -217,8 +228,7 @@ fn boot_loader_files_that_cannot_be_right_are_refused() {
             unpacked,
             dir: world.dir.path(),
             files: &[],
-            commit: None,
-            kernel_version: KERNEL,
+            device_trees: DeviceTrees::Packages(&[]),
         };
         format!("{:#}", sources.raw_areas(&board).unwrap_err())
     };
@@ -256,8 +266,7 @@ fn a_file_of_the_product_must_be_the_one_that_was_locked() {
             unpacked: &[],
             dir: dir.path(),
             files,
-            commit: None,
-            kernel_version: KERNEL,
+            device_trees: DeviceTrees::Packages(&[]),
         };
         sources.read(Source::User("mine/spl"))
     };
