@@ -2,6 +2,10 @@
 //! tables and firmware file system as their judges want them, the boot environment as `fw_printenv` reads it.
 //!
 //! `bsp/src/disk/golden` has the layouts themselves, `builder/src/image/tests` the same with stand-ins.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

@@ -149,6 +149,10 @@ mod tests {
             DeviceTree::Loader,
             overlays(&[]),
             overlays(&["a.dtbo", "b.dtbo"]),
+            DeviceTree::Detected {
+                files: vec!["v/a.dtb".into(), "v/b.dtb".into()],
+                overlays: vec!["a.dtbo".into()],
+            },
         ]
         .into_iter()
         .map(|device_tree| ScriptPlaces {
