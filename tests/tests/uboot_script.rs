@@ -227,6 +227,16 @@ fn the_device_tree_belongs_to_the_deployment() {
     let shown = outcome.command_line.as_deref();
     assert_eq!(shown, Some("root=test own-dt"), "{}", outcome.serial);
 
+    // U-Boot has recognised no model here: the first of several is taken.
+    let mut disk = with_own_device_tree(confirmed("b"), &[]);
+    disk.device_tree = DeviceTree::Detected {
+        files: vec!["virt.dtb".into(), "other.dtb".into()],
+        overlays: Vec::new(),
+    };
+    let outcome = boot(&disk);
+    let shown = outcome.command_line.as_deref();
+    assert_eq!(shown, Some("root=test own-dt"), "{}", outcome.serial);
+
     // Missing on trial: the attempt has failed.
     let copies = trial("a", "b", 3);
     restarts_and_counts(&with_own_device_tree(copies, &[]).without("b", "dtb/virt.dtb"));

@@ -37,6 +37,8 @@ pub(super) struct Args {
 enum Until {
     /// Packages and their versions
     Resolve,
+    /// A disk with the boot loader and no system, to try a board with
+    Boot,
     /// The base tree from packages
     Compose,
     /// The tree in OSTree's layout
@@ -53,6 +55,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
     let cache = Cache::from_env()?;
     let early = match args.until {
         Until::Resolve => Early::Resolve,
+        Until::Boot => Early::Boot,
         Until::Compose => Early::Compose,
         Until::Assemble => Early::Assemble,
         Until::Commit | Until::Image => {

@@ -135,7 +135,8 @@ pub fn of_number(
             .filter(|o| o.severity == Severity::Force)
             .map(|o| o.text)
             .collect(),
-        unmount: unmount.collect(),
+        // What was mounted last is taken down first.
+        unmount: unmount.rev().collect(),
         device: Some(device.clone()),
     })
 }

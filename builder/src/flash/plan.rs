@@ -203,3 +203,89 @@ fn label(name: &str, kind: &str) -> String {
 pub fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::source::tests::image;
+    use super::*;
+
+    fn expected(board: &str, product: Option<&str>, arch: &str) -> Expected {
+        Expected {
+            board: board.into(),
+            arch: arch.into(),
+            product: product.map(str::to_string),
+        }
+    }
+
+    /// A GUID partition table with one root partition for arm64, as sfdisk writes it.
+    fn arm64_image(dir: &Path) -> Image {
+        let raw = dir.join("bare.img");
+        std::fs::File::create(&raw)
+            .unwrap()
+            .set_len(8 << 20)
+            .unwrap();
+        let script = dir.join("script");
+        std::fs::write(
+            &script,
+            "label: gpt\nsize=1MiB, type=B921B045-1DF0-41C3-AF44-4C6F280D3FAE\n",
+        )
+        .unwrap();
+        crate::command::Command::new("sfdisk", "fdisk")
+            .arg("-q")
+            .arg(&raw)
+            .stdin(File::open(script).unwrap())
+            .run()
+            .unwrap();
+        Image::open(&raw, &[]).unwrap()
+    }
+
+    #[test]
+    fn an_image_for_another_board_product_or_architecture_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let ranges = [0..4096, 1 << 20..2 << 20];
+        let image = image(dir.path(), 4 << 20, &ranges);
+        let says = |expected| check_board(&image, &expected).map_err(|e| e.to_string());
+        assert_eq!(says(expected("rpi4", Some("demo"), "arm64")), Ok(()));
+        assert_eq!(says(expected("rpi4", None, "arm64")), Ok(()));
+        let error = says(expected("rpi3", None, "arm64")).unwrap_err();
+        assert!(
+            error.contains("for the board rpi4, not for rpi3"),
+            "{error}"
+        );
+        let error = says(expected("rpi4", Some("other"), "arm64")).unwrap_err();
+        assert!(error.contains("product demo"), "{error}");
+        let bare = arm64_image(dir.path());
+        assert!(check_board(&bare, &expected("rpi4", None, "arm64")).is_ok());
+        let error = check_board(&bare, &expected("x86_64-uefi", None, "amd64")).unwrap_err();
+        assert!(error.to_string().contains("architecture arm64"), "{error}");
+    }
+
+    #[test]
+    fn the_plan_says_what_is_lost_and_what_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = arm64_image(dir.path());
+        let disk = dir.path().join("disk");
+        std::fs::copy(dir.path().join("bare.img"), &disk).unwrap();
+        let chosen = Chosen {
+            path: disk,
+            device: None,
+            size: 8 << 20,
+            overruled: vec!["it is on fire".into()],
+            unmount: Vec::new(),
+        };
+        let plan = plan(&image, chosen, &[]).unwrap();
+        let text = plan.text(&image);
+        for part in [
+            "1.00 MiB  lost",
+            "FORCED although it is on fire",
+            "8.00 MiB (all of it",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let json = plan.json(&image);
+        assert_eq!(json["write_bytes"], 8 << 20);
+        assert_eq!(json["present"][0]["bytes"], 1 << 20);
+        let error = super::plan(&image, plan.chosen, &["data".into()]).unwrap_err();
+        assert!(error.is::<Problem>(), "{error}");
+    }
+}

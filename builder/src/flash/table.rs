@@ -100,11 +100,11 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 impl Table {
-    /// Where the firmware file system is: the partition with that label, or in an MBR the first FAT.
+    /// Where the firmware file system is: the partition of that type, or in an MBR the first FAT.
     pub fn firmware(&self) -> Option<&Entry> {
         const FAT: [&str; 6] = ["01", "04", "06", "0b", "0c", "0e"];
         let is = |entry: &&Entry| match self.kind {
-            Kind::Gpt => entry.label == "firmware",
+            Kind::Gpt => entry.kind == bsp::disk::FIRMWARE_TYPE,
             Kind::Mbr => entry.kind == "ef" || FAT.contains(&entry.kind.as_str()),
         };
         self.entries.iter().find(is)

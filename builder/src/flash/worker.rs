@@ -309,10 +309,10 @@ impl<'a> Worker<'a> {
         while let Message::Write(chunk) = self.next(messages)? {
             self.write_chunk(&chunk)?;
         }
-        if let Some((at, content)) = self.job.tail.take() {
+        if let Some((at, content)) = &self.job.tail {
             let mut buffer = Buffer::new(content.len());
-            buffer.bytes_mut().copy_from_slice(&content);
-            let written = self.disk.write_at(buffer.bytes(), at);
+            buffer.bytes_mut().copy_from_slice(content);
+            let written = self.disk.write_at(buffer.bytes(), *at);
             written.map_err(|error| Failure::io(&error, "writing the spare partition table"))?;
         }
         self.flush()?;
@@ -383,6 +383,7 @@ impl<'a> Worker<'a> {
         while let Message::Compare(chunk) = self.next(messages)? {
             self.compare_chunk(&chunk)?;
         }
+        self.compare_tail()?;
         self.stats.verify_seconds = seconds(begun.elapsed());
         Verified::after_comparison(self.stats.verified_bytes, wanted).ok_or_else(|| {
             Failure::new(
@@ -390,6 +391,22 @@ impl<'a> Worker<'a> {
                 "the comparison ended before everything was read back",
             )
         })
+    }
+
+    fn compare_tail(&mut self) -> Result<(), Failure> {
+        let Some((at, content)) = &self.job.tail else {
+            return Ok(());
+        };
+        let mut is = Buffer::new(content.len());
+        let read = self.disk.read_at(is.bytes_mut(), *at);
+        read.map_err(|error| Failure::io(&error, "reading the spare partition table"))?;
+        if is.bytes() != content {
+            return Err(Failure::new(
+                FailureKind::Verify,
+                "the spare partition table at the end of the disk reads back wrong",
+            ));
+        }
+        Ok(())
     }
 
     fn compare_chunk(&mut self, chunk: &Chunk) -> Result<(), Failure> {

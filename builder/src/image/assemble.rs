@@ -29,6 +29,10 @@ pub struct Parts<'a> {
     /// What stands outside every partition: first byte on the disk and content of the boot loader's raw
     /// areas and of the boot environment.
     pub areas: &'a [(u64, Vec<u8>)],
+}
+
+/// The file systems of a disk besides the firmware partition.
+pub struct Systems<'a> {
     /// What makes the ext4 file systems.
     pub mke2fs: &'a Mke2fs,
     /// Content of the root partition; `None` leaves it empty.
@@ -39,34 +43,36 @@ pub struct Parts<'a> {
 
 /// Writes the disk image as the new file `out` and returns the byte ranges that must be written to a
 /// disk. They come from the file systems' own tables, never from zeros or holes. All else is zero.
-pub fn assemble(parts: &Parts<'_>, out: &Path) -> Result<Ranges> {
-    let mut disk = OpenOptions::new()
+pub fn assemble(parts: &Parts<'_>, systems: &Systems<'_>, out: &Path) -> Result<Ranges> {
+    let mut disk = create(parts.layout, out)?;
+    let mut used = parts.boot(&mut disk)?;
+    for partition in &parts.layout.partitions {
+        let content = match partition.role {
+            Role::Firmware => continue,
+            Role::Root => systems.root,
+            Role::Data => None,
+        };
+        let own = parts.file_system(systems, partition, content, &disk, out)?;
+        used.extend(own.shifted(partition.start));
+    }
+    Ok(Ranges::of(used))
+}
+
+/// The same without the systems: partition table, boot loader and firmware partition.
+pub fn boot_only(parts: &Parts<'_>, out: &Path) -> Result<()> {
+    parts.boot(&mut create(parts.layout, out)?).map(drop)
+}
+
+fn create(layout: &Layout, out: &Path) -> Result<File> {
+    let disk = OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)
         .open(out)
         .with_context(|| format!("creating {}", out.display()))?;
-    disk.set_len(parts.layout.disk_bytes)
+    disk.set_len(layout.disk_bytes)
         .with_context(|| format!("sizing {}", out.display()))?;
-    let mut used = tables(parts.layout);
-    for partition in &parts.layout.partitions {
-        let own = match partition.role {
-            Role::Firmware => parts.firmware(partition, &mut disk)?,
-            Role::Root => parts.file_system(partition, parts.root, &disk, out)?,
-            Role::Data => parts.file_system(partition, None, &disk, out)?,
-        };
-        used.extend(own.shifted(partition.start));
-    }
-    let ids = TableIds {
-        product: parts.product,
-        board: &parts.board.id,
-        arch: &parts.board.arch,
-    };
-    write_table(parts.layout, ids, &mut disk)?;
-    for (offset, content) in parts.areas {
-        used.push(area(parts.layout, *offset, content, &disk)?);
-    }
-    Ok(Ranges::of(used))
+    Ok(disk)
 }
 
 /// The partition tables.
@@ -95,6 +101,25 @@ fn area(layout: &Layout, offset: u64, content: &[u8], disk: &File) -> Result<Ran
 }
 
 impl Parts<'_> {
+    /// Writes what the boot loader is made of, and what leads to it.
+    fn boot(&self, disk: &mut File) -> Result<Vec<Range<u64>>> {
+        let mut used = tables(self.layout);
+        let firmware = self.layout.partition(Role::Firmware);
+        let partition =
+            firmware.context("making the image: the board has no firmware partition")?;
+        used.extend(self.firmware(partition, disk)?.shifted(partition.start));
+        let ids = TableIds {
+            product: self.product,
+            board: &self.board.id,
+            arch: &self.board.arch,
+        };
+        write_table(self.layout, ids, disk)?;
+        for (offset, content) in self.areas {
+            used.push(area(self.layout, *offset, content, disk)?);
+        }
+        Ok(used)
+    }
+
     fn id(&self, partition: &PlacedPartition, purpose: Purpose) -> String {
         stable_uuid(self.product, &self.board.id, &partition.label, purpose)
     }
@@ -118,6 +143,7 @@ impl Parts<'_> {
 
     fn file_system(
         &self,
+        systems: &Systems<'_>,
         partition: &PlacedPartition,
         content: Option<&Sysroot>,
         disk: &File,
@@ -130,9 +156,9 @@ impl Parts<'_> {
             uuid: &self.id(partition, Purpose::Filesystem),
             hash_seed: &self.id(partition, Purpose::HashSeed),
             grows: partition.grow,
-            source_date_epoch: self.source_date_epoch,
+            source_date_epoch: systems.source_date_epoch,
         };
-        self.mke2fs.make(&fs, content, path)?;
+        systems.mke2fs.make(&fs, content, path)?;
         ext4_map::used(disk, partition.start)
             .with_context(|| format!("mapping the file system \"{}\"", partition.label))
     }

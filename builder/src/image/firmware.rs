@@ -46,8 +46,12 @@ pub fn files(
 fn boot_script(board: &Board, root: &PlacedPartition, source_date_epoch: u64) -> Result<Vec<u8>> {
     let device_tree = match &board.device_trees {
         None => DeviceTree::Loader,
+        Some(trees) if trees.detect => DeviceTree::Detected {
+            files: trees.files().map(str::to_string).collect(),
+            overlays: trees.overlay_files().collect(),
+        },
         Some(trees) => DeviceTree::Deployment {
-            name: (!trees.detect).then(|| trees.default.clone()),
+            name: Some(trees.default.clone()),
             overlays: trees.overlay_files().collect(),
         },
     };

@@ -6,6 +6,7 @@
 
 mod assemble;
 pub mod bmap;
+mod boot_only;
 mod ext4_map;
 mod fat_map;
 mod firmware;
@@ -31,13 +32,14 @@ use crate::deploy::{kargs_of, Site, Sysroot};
 use crate::lock::{self, BoardLock, LockedPackage};
 use crate::progress::Progress;
 use crate::project::Merged;
-use assemble::Parts;
+use assemble::{Parts, Systems};
 use mapped::MappedImage;
 use mke2fs::Mke2fs;
 use publish::{Scratch, Sums, SUMS};
 use ranges::Ranges;
-use sources::Sources;
+use sources::{DeviceTrees, Sources};
 
+pub use boot_only::boot_only;
 pub use format::Format;
 
 /// What to build.
@@ -92,7 +94,7 @@ pub fn build(request: &ImageRequest<'_>, cache: &Cache, progress: Progress) -> R
         cache,
         layout: disk::plan(&request.merged.board, &BTreeMap::new()).context("planning the disk")?,
     };
-    let unpacked = builder.unpack(&request.lock.firmware, progress)?;
+    let unpacked = unpack(&request.lock.firmware, request.merged, cache, progress)?;
     let tools = builder.tools(progress)?;
     let stage = progress.stage("image");
     stage.note("file systems");
@@ -102,8 +104,11 @@ pub fn build(request: &ImageRequest<'_>, cache: &Cache, progress: Progress) -> R
         unpacked: &unpacked,
         dir: &request.merged.dir,
         files: &request.lock.files,
-        commit: Some((request.repo, request.checksum)),
-        kernel_version: &kernel_version,
+        device_trees: DeviceTrees::Commit {
+            repo: request.repo,
+            checksum: request.checksum,
+            kernel_version: &kernel_version,
+        },
     };
     // Everything that can be refused is, before the first byte is written.
     let (firmware, areas) = (builder.firmware(&sources)?, builder.areas(&sources)?);
@@ -116,6 +121,8 @@ pub fn build(request: &ImageRequest<'_>, cache: &Cache, progress: Progress) -> R
             layout: &builder.layout,
             firmware: &firmware,
             areas: &areas,
+        },
+        &Systems {
             mke2fs: &tools,
             root: Some(&sysroot),
             source_date_epoch: request.source_date_epoch,
@@ -212,6 +219,22 @@ fn finish(
     Ok(files)
 }
 
+/// Brings packages into the cache and unpacks them: name and directory of each.
+fn unpack(
+    packages: &[LockedPackage],
+    merged: &Merged,
+    cache: &Cache,
+    progress: Progress,
+) -> Result<Vec<(String, PathBuf)>> {
+    let debs = lock::fetch(packages, merged, cache, progress)?;
+    let dirs = debs.iter().map(|deb| lock::unpack(deb, cache));
+    packages
+        .iter()
+        .zip(dirs)
+        .map(|(package, dir)| Ok((package.name.clone(), dir?)))
+        .collect()
+}
+
 struct Builder<'a> {
     request: &'a ImageRequest<'a>,
     cache: &'a Cache,
@@ -219,23 +242,13 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Brings packages into the cache and unpacks them: name and directory of each.
-    fn unpack(
-        &self,
-        packages: &[LockedPackage],
-        progress: Progress,
-    ) -> Result<Vec<(String, PathBuf)>> {
-        let debs = lock::fetch(packages, self.request.merged, self.cache, progress)?;
-        let dirs = debs.iter().map(|deb| lock::unpack(deb, self.cache));
-        packages
-            .iter()
-            .zip(dirs)
-            .map(|(package, dir)| Ok((package.name.clone(), dir?)))
-            .collect()
-    }
-
     fn tools(&self, progress: Progress) -> Result<Mke2fs> {
-        let unpacked = self.unpack(&self.request.lock.tools, progress)?;
+        let unpacked = unpack(
+            &self.request.lock.tools,
+            self.request.merged,
+            self.cache,
+            progress,
+        )?;
         let dirs: Vec<PathBuf> = unpacked.into_iter().map(|(_, dir)| dir).collect();
         Mke2fs::from_unpacked(&dirs)
     }

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::deploy;
 use crate::lock::LockedFile;
-use crate::tree::kernel;
+use crate::tree::{join, kernel};
 
 /// Where boot-loader files can come from.
 pub struct Sources<'a> {
@@ -18,10 +18,24 @@ pub struct Sources<'a> {
     pub dir: &'a Path,
     /// Its files, as they were locked.
     pub files: &'a [LockedFile],
-    /// Repository and commit of the deployment, for the kernel's device trees.
-    pub commit: Option<(&'a Path, &'a str)>,
-    /// Kernel version of that commit.
-    pub kernel_version: &'a str,
+    /// The kernel's device trees.
+    pub device_trees: DeviceTrees<'a>,
+}
+
+/// Where device trees can come from.
+#[derive(Clone, Copy)]
+pub enum DeviceTrees<'a> {
+    /// A deployment.
+    Commit {
+        /// Repository.
+        repo: &'a Path,
+        /// Commit in it.
+        checksum: &'a str,
+        /// Kernel version of that commit.
+        kernel_version: &'a str,
+    },
+    /// Unpacked kernel packages by name.
+    Packages(&'a [(String, PathBuf)]),
 }
 
 impl Sources<'_> {
@@ -45,11 +59,25 @@ impl Sources<'_> {
     }
 
     fn device_tree(&self, file: &str) -> Result<Vec<u8>> {
-        let (repo, checksum) = self
-            .commit
-            .context("device trees come with a deployment, and there is none")?;
-        let path = format!("{}/{file}", kernel::device_tree_dir(self.kernel_version));
-        deploy::read_file(repo, checksum, &path)
+        match self.device_trees {
+            DeviceTrees::Commit {
+                repo,
+                checksum,
+                kernel_version,
+            } => {
+                let path = join(&kernel::device_tree_dir(kernel_version), file);
+                deploy::read_file(repo, checksum, &path)
+            }
+            DeviceTrees::Packages(packages) => {
+                let places = packages.iter().map(|(name, dir)| {
+                    // Debian names the directory after the package.
+                    dir.join("usr/lib").join(name).join(file)
+                });
+                let found = places.into_iter().find(|path| path.is_file());
+                let path = found.with_context(|| format!("no kernel package has {file}"))?;
+                std::fs::read(&path).with_context(|| format!("reading {}", path.display()))
+            }
+        }
     }
 
     fn user(&self, path: &str) -> Result<Vec<u8>> {

@@ -2,6 +2,8 @@
 //! made by the host's own `mke2fs` (which may be too old for tar streams); whole images with a deployed
 //! commit are judged by the whole-system tests.
 
+mod boards;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -10,7 +12,7 @@ use std::path::{Path, PathBuf};
 use bsp::board::{stable_uuid, Board, Purpose, Role, Size};
 use bsp::disk::Layout;
 
-use super::assemble::{assemble, Parts};
+use super::assemble::{assemble, Parts, Systems};
 use super::format::Format;
 use super::mke2fs::{Ext4, Mke2fs};
 use super::ranges::Ranges;
@@ -138,11 +140,13 @@ fn disk() -> Disk {
             ("treeline/state.env".into(), vec![b'#'; 1024]),
         ],
         areas: &[],
+    };
+    let systems = Systems {
         mke2fs: &host_mke2fs(),
         root: None,
         source_date_epoch: 1_700_000_000,
     };
-    let mapped = assemble(&parts, &raw).unwrap();
+    let mapped = assemble(&parts, &systems, &raw).unwrap();
     let text = bmap::describe(&File::open(&raw).unwrap(), &mapped, None).unwrap();
     fs::write(dir.path().join("disk.raw.bmap"), text).unwrap();
     Disk {

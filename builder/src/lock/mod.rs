@@ -11,6 +11,7 @@ mod fetch;
 mod file;
 mod parse;
 mod resolve;
+mod suites;
 mod unpack;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,8 @@ use serde::{Deserialize, Serialize};
 
 pub use diff::{diff, Change, LockDiff};
 pub use fetch::fetch;
-pub use resolve::{resolve, BASE_PACKAGES, DEFAULT_SUITE, HELPERS};
+pub use resolve::{resolve, BASE_PACKAGES, HELPERS};
+pub use suites::DEFAULT_SUITE;
 pub use unpack::unpack;
 
 /// The newest format of `product.lock` that this program knows.

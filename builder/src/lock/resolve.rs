@@ -8,9 +8,10 @@ use anyhow::{bail, ensure, Context, Result};
 use super::apt::{Apt, SuiteLine};
 use super::archive::Archive;
 use super::parse::{self, Stanza, Uri};
+use super::suites::suite_lines;
 use super::{BoardLock, LockedBase, LockedFile, LockedPackage, INITRAMFS_STAND_IN};
 use crate::cache::{sha256_file, Cache, Inputs};
-use crate::manifest::{nearest, Pocket};
+use crate::manifest::nearest;
 use crate::progress::Progress;
 use crate::project::Merged;
 
@@ -35,9 +36,6 @@ pub const BASE_PACKAGES: &[&str] = &[
     "netbase",
     "tzdata",
 ];
-
-/// Suite of the boot-loader files and tools where the base is not a suite.
-pub const DEFAULT_SUITE: &str = "trixie";
 
 /// `mke2fs` and what it needs to read a tar. From the product's suite, so that the bytes of an image do not
 /// depend on the machine that makes it.
@@ -149,51 +147,6 @@ fn open(cache: &Cache, lines: &[SuiteLine], arch: &str) -> Result<Apt> {
         lines.to_vec(),
         arch,
     )
-}
-
-/// The lines of sources.list: a released suite has updates and security updates beside it.
-fn suite_lines(merged: &Merged, archive: &Archive, options: &str) -> Vec<SuiteLine> {
-    let base = &merged.product.base;
-    let suite = base.suite.as_deref().unwrap_or(DEFAULT_SUITE);
-    let components = components(merged);
-    let line = |uri: &str, suite: String| SuiteLine {
-        options: options.to_string(),
-        uri: uri.to_string(),
-        suite,
-        components: components.clone(),
-    };
-    let mut lines = vec![line(&archive.main, suite.to_string())];
-    if matches!(suite, "sid" | "unstable") {
-        return lines;
-    }
-    let wanted = |pocket| {
-        base.updates
-            .as_ref()
-            .is_none_or(|all| all.contains(&pocket))
-    };
-    if wanted(Pocket::Updates) {
-        lines.push(line(&archive.main, format!("{suite}-updates")));
-    }
-    if wanted(Pocket::Security) {
-        lines.push(line(&archive.security, format!("{suite}-security")));
-    }
-    lines
-}
-
-/// Components that the product asks for, and those that its board cannot do without.
-fn components(merged: &Merged) -> Vec<String> {
-    let own = &merged.product.base.components;
-    let mut all = if own.is_empty() {
-        vec!["main".to_string()]
-    } else {
-        own.clone()
-    };
-    for component in &merged.board.components {
-        if !all.contains(component) {
-            all.push(component.clone());
-        }
-    }
-    all
 }
 
 /// The product's files that become part of the boot loader.

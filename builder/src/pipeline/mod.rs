@@ -90,6 +90,8 @@ impl Built {
 pub enum Early {
     /// Packages and their versions.
     Resolve,
+    /// A disk with the boot loader and no system; no later stage needs it.
+    Boot,
     /// The base tree.
     Compose,
     /// The tree in OSTree's layout.
@@ -161,8 +163,10 @@ pub fn build_until(
     let build = Build::new(project, board, cache, progress)?;
     let _alone = build.alone()?;
     let locked = build.resolve(frozen)?;
-    if stage == Early::Resolve {
-        return Ok(());
+    match stage {
+        Early::Resolve => return Ok(()),
+        Early::Boot => return build.boot_only(&locked),
+        Early::Compose | Early::Assemble => {}
     }
     let base = build.compose(&locked)?;
     if stage == Early::Compose {
@@ -261,6 +265,18 @@ impl<'a> Build<'a> {
             ));
         }
         Ok(locked)
+    }
+
+    fn boot_only(&self, locked: &Locked) -> Result<()> {
+        image::boot_only(
+            &self.merged,
+            &locked.board,
+            locked.source_date_epoch,
+            &self.dir,
+            self.cache,
+            self.progress,
+        )
+        .map(drop)
     }
 
     fn compose(&self, locked: &Locked) -> Result<compose::BaseTar> {

@@ -256,7 +256,9 @@ mod tests {
         for interval in ["1h", "1h 30min", "daily", "*-*-* 03:00:00"] {
             for (name, text) in UNITS {
                 // The programs are on the device, not here.
-                let text = text.replace("/usr/bin/device-agent", "/bin/true");
+                let text = text
+                    .replace("/usr/bin/device-agent", "/bin/true")
+                    .replace("=/var/lib/device-agent/first-boot-script", "=/bin/true");
                 std::fs::write(dir.path().join(name), text).unwrap();
             }
             let dropin = dir.path().join("device-agent.timer.d");

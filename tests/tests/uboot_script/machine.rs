@@ -186,11 +186,13 @@ impl Disk {
             // U-Boot for this machine has no `fdt_addr_r`.
             addresses: match self.device_tree {
                 DeviceTree::Loader => None,
-                DeviceTree::Deployment { .. } => Some(LoadAddresses {
-                    kernel: 0x4040_0000,
-                    ramdisk: 0x4400_0000,
-                    device_tree: 0x4800_0000,
-                }),
+                DeviceTree::Deployment { .. } | DeviceTree::Detected { .. } => {
+                    Some(LoadAddresses {
+                        kernel: 0x4040_0000,
+                        ramdisk: 0x4400_0000,
+                        device_tree: 0x4800_0000,
+                    })
+                }
             },
             watchdog: None,
         });

@@ -67,6 +67,14 @@ pub enum DeviceTree {
         /// failed; a confirmed one boots without any.
         overlays: Vec<String>,
     },
+    /// One of several of the deployment's, by the model that U-Boot has recognised.
+    Detected {
+        /// Paths in that directory: the one that U-Boot calls `fdtfile` is taken, the first if it calls
+        /// none of them so.
+        files: Vec<String>,
+        /// As above.
+        overlays: Vec<String>,
+    },
 }
 
 /// A watchdog in U-Boot's words.
@@ -141,6 +149,10 @@ mod tests {
             DeviceTree::Loader,
             overlays(&[]),
             overlays(&["a.dtbo", "b.dtbo"]),
+            DeviceTree::Detected {
+                files: vec!["v/a.dtb".into(), "v/b.dtb".into()],
+                overlays: vec!["a.dtbo".into()],
+            },
         ]
         .into_iter()
         .map(|device_tree| ScriptPlaces {

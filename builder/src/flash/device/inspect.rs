@@ -114,7 +114,7 @@ fn used_as(
         if mount.number == number || is(&mount.source) {
             uses.push(Use::Mounted {
                 on: name.to_string(),
-                at: clean(&mount.at),
+                at: mount.at.clone(),
                 system: mount.is_system(),
             });
         }

@@ -121,7 +121,7 @@ pub enum Use {
     Mounted {
         /// Device or partition.
         on: String,
-        /// Where, cleaned for display.
+        /// Where, as the kernel names it.
         at: String,
         /// Part of the running system.
         system: bool,

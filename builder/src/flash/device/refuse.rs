@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::names::clean;
 use super::{Bus, Device, Use};
 
 /// Something that speaks against writing to a disk.
@@ -85,11 +86,14 @@ fn of_use(used: &Use) -> (Severity, String) {
             system: true,
         } => (
             Severity::Never,
-            format!("the running system is on it ({on} at {at})"),
+            format!("the running system is on it ({on} at {})", clean(at)),
         ),
         Use::Mounted { on, at, .. } => (
             Severity::Force,
-            format!("{on} is mounted at {at}; unmount it (`umount {at}`), or let --force do it"),
+            format!(
+                "{on} is mounted at {}; unmount it, or let --force do it",
+                clean(at)
+            ),
         ),
         Use::Swap { on } => (
             Severity::Never,

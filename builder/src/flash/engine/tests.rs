@@ -195,26 +195,24 @@ fn an_image_that_changes_meanwhile_never_boots() {
 }
 
 #[test]
-fn an_interrupted_disk_does_not_boot() {
+fn a_disk_does_not_boot_wherever_it_was_interrupted() {
     let (_dir, image) = sample();
-    let stop = AtomicBool::new(false);
-    let disk = Memory::new(DISK);
-    let medium = disk.content();
-    let (events, seen) = channel::<Event>();
-    let outcome = thread::scope(|scope| {
-        let stop = &stop;
-        scope.spawn(move || {
-            for event in &seen {
-                if matches!(event.what, What::Progress(_)) {
-                    stop.store(true, Ordering::Relaxed);
-                    return;
-                }
-            }
-        });
-        run(&image, vec![job(&image, disk)], &events, stop).remove(0)
-    });
-    assert_eq!(outcome.failure.unwrap().kind, FailureKind::Interrupted);
-    assert!(!boots(&medium));
+    // Closing the boot area, the marks, the image, and just before the last write.
+    for writes in [1, 3, 8, 9, 10] {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut disk = Memory::new(DISK);
+        let medium = disk.content();
+        let (raise, mut left) = (stop.clone(), writes);
+        disk.on_write = Some(Box::new(move || {
+            left -= 1;
+            raise.fetch_or(left == 0, Ordering::Relaxed);
+        }));
+        let (events, _keep) = channel();
+        let outcome = run(&image, vec![job(&image, disk)], &events, &stop).remove(0);
+        let failure = outcome.failure.unwrap_or_else(|| panic!("{writes}"));
+        assert_eq!(failure.kind, FailureKind::Interrupted, "{writes}");
+        assert!(!boots(&medium), "{writes}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! GUID partition tables, byte by byte (UEFI specification 5.3).
 
-use super::{Entry, Kept, Kind, Table};
+use super::{Entry, Kept, Kind, Table, PROTECTIVE};
 
 const SIGNATURE: &[u8] = b"EFI PART";
 const HEADER_SIZE: usize = 92;
@@ -188,7 +188,7 @@ pub fn keep(
     protect(&mut boot_area, last_lba);
     let mut closed_area = vec![0; head.len()];
     write(&mut closed_area, &alone).ok_or(broken)?;
-    closed_area[446..512].copy_from_slice(&boot_area[446..512]);
+    shield(&mut closed_area, last_lba).ok_or(broken)?;
     Ok(Kept {
         boot_area,
         closed_area,
@@ -206,10 +206,21 @@ fn seal(header: &mut [u8]) {
     header[OWN_CRC..OWN_CRC + 4].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// The protective MBR spans the whole disk.
+/// The protective MBR of the image spans the whole disk. One that shows partitions to boot ROMs stays.
 fn protect(area: &mut [u8], last_lba: u64) {
-    let sectors = u32::try_from(last_lba).unwrap_or(u32::MAX);
-    if area.get(450) == Some(&0xee) {
+    if area.get(450) == Some(&PROTECTIVE) {
+        let sectors = u32::try_from(last_lba).unwrap_or(u32::MAX);
         area[458..462].copy_from_slice(&sectors.to_le_bytes());
     }
+}
+
+/// A protective MBR and nothing else, whatever the image's shows: no boot ROM finds anything in it.
+fn shield(area: &mut [u8], last_lba: u64) -> Option<()> {
+    let entry = area.get_mut(446..462)?;
+    entry.copy_from_slice(&[
+        0, 0, 2, 0, PROTECTIVE, 255, 255, 255, 1, 0, 0, 0, 0, 0, 0, 0,
+    ]);
+    area.get_mut(510..512)?.copy_from_slice(&[0x55, 0xaa]);
+    protect(area, last_lba);
+    Some(())
 }

@@ -101,12 +101,29 @@ fn a_kept_partition_keeps_place_and_size_and_the_judges_are_content() {
     assert_eq!(table.entries.len(), 3);
     assert_eq!(table.entries[2].bytes(), 6 * MIB..56 * MIB);
     // The disk while it is written: only what is kept, and nothing to boot from.
+    assert!(kept.closed_area[..446].iter().all(|byte| *byte == 0));
+    assert!(kept.closed_area[462..510].iter().all(|byte| *byte == 0));
+    assert_eq!(kept.closed_area[450], 0xee);
     let closed = read(&kept.closed_area).unwrap();
     assert_eq!(closed.entries.len(), 1);
     assert_eq!(closed.entries[0].bytes(), 6 * MIB..56 * MIB);
     // From which it can be kept once more.
     let again = keep(&kept.closed_area, &new, &["data".into()], size).unwrap();
     assert_eq!(again.boot_area, kept.boot_area);
+}
+
+/// The boot ROM of a Raspberry Pi reads the MBR of an image with both tables.
+#[test]
+fn a_disk_that_is_being_written_shows_no_boot_rom_anything() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = sfdisk(&dir.path().join("disk"), 64 * MIB, &gpt(2048 * 50));
+    let mut new = sfdisk(&dir.path().join("image"), 8 * MIB, GPT);
+    let shown = [0x80, 0, 0, 0, 0x0c, 0, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0];
+    new.copy_within(446..462, 462);
+    new[446..462].copy_from_slice(&shown);
+    let kept = keep(&now, &new, &["data".into()], 64 * MIB).unwrap();
+    assert_eq!(kept.boot_area[446..510], new[446..510]);
+    assert!(!kept.closed_area[446..510].contains(&0x0c));
 }
 
 #[test]

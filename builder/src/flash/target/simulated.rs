@@ -33,6 +33,8 @@ pub struct Memory {
     written: u64,
     /// Every write: first byte and length.
     pub log: Arc<Mutex<Vec<(u64, usize)>>>,
+    /// Told after every write.
+    pub on_write: Option<Box<dyn FnMut() + Send>>,
     /// Whether it can discard.
     pub discards: bool,
 }
@@ -55,6 +57,7 @@ impl Memory {
             fault,
             written: 0,
             log: Arc::default(),
+            on_write: None,
             discards: true,
         }
     }
@@ -97,6 +100,9 @@ impl Target for Memory {
             data.len()
         );
         self.log.lock().unwrap().push((at, data.len()));
+        if let Some(told) = &mut self.on_write {
+            told();
+        }
         let error = |number| Err(io::Error::from_raw_os_error(number));
         self.written += data.len() as u64;
         match self.fault {

@@ -127,14 +127,20 @@ fn device_tree(rule: &DeviceTree, partition: &str) -> String {
         tl_dt=${fdtcontroladdr}
       fi
 ";
-    let DeviceTree::Deployment { name, overlays } = rule else {
-        return own.into();
+    let (name, overlays, detect) = match rule {
+        DeviceTree::Loader => return own.into(),
+        DeviceTree::Deployment { name, overlays } => (
+            name.as_deref().unwrap_or("${fdtfile}"),
+            overlays,
+            String::new(),
+        ),
+        DeviceTree::Detected { files, overlays } => ("${tl_dt_file}", overlays, detect(files)),
     };
-    let name = name.as_deref().unwrap_or("${fdtfile}");
     let load_tree = load(partition, "tl_tree", "${tl_dt_path}");
     let overlays = apply(overlays, partition, &load_tree);
     format!(
         "\
+{detect}\
     setenv tl_dt_path
     if test -n \"${{tl_fdt_file}}\"; then
       setenv tl_dt_path \"${{tl_fdt_file}}\"
@@ -152,6 +158,22 @@ fn device_tree(rule: &DeviceTree, partition: &str) -> String {
 {own}\
     fi
 "
+    )
+}
+
+/// Sets `tl_dt_file` to the device tree of the model that U-Boot has recognised.
+fn detect(files: &[String]) -> String {
+    let first = files.first().map_or("", String::as_str);
+    format!(
+        "\
+    setenv tl_dt_file {first}
+    for tl_file in {}; do
+      if test \"${{fdtfile}}\" = \"${{tl_file}}\"; then
+        setenv tl_dt_file \"${{tl_file}}\"
+      fi
+    done
+",
+        files.join(" ")
     )
 }
 
