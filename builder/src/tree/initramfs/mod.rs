@@ -30,7 +30,9 @@ const APPLETS: [&str; 8] = [
 /// List of modules to load: path and parameters a line, in order. `/init` reads it.
 const MODULE_LIST: &str = "usr/lib/modules/load";
 /// Seconds that the hardware watchdog gives the boot until systemd takes it over.
-const WATCHDOG_PARAMETERS: &str = "heartbeat=120";
+const WATCHDOG_SECONDS: u32 = 120;
+/// What watchdog drivers call that time; each knows one of them.
+const WATCHDOG_PARAMETERS: [&str; 4] = ["heartbeat", "timeout", "soft_margin", "timer_margin"];
 
 /// What the initramfs of a board loads.
 #[derive(Debug, Clone, Copy)]
@@ -107,17 +109,30 @@ fn add_modules(tree: &Tree, files: &mut Tree, version: &str, wanted: Wanted<'_>)
         let Kind::File(content) = &node.kind else {
             continue;
         };
-        files.insert(&path, Node::file(content.read()?, 0o644))?;
+        let bytes = content.read()?;
         let name = file_name(&path).trim_end_matches(".ko").replace('-', "_");
         list.push('/');
         list.push_str(&path);
         if watchdog.contains(&name) {
-            list.push(' ');
-            list.push_str(WATCHDOG_PARAMETERS);
+            if let Some(parameter) = watchdog_parameter(&bytes) {
+                list.push_str(&format!(" {parameter}={WATCHDOG_SECONDS}"));
+            }
         }
         list.push('\n');
+        files.insert(&path, Node::file(bytes, 0o644))?;
     }
     files.insert(MODULE_LIST, Node::file(list, 0o644))
+}
+
+/// The parameter of a watchdog driver that sets its time, as the module says (`parm=name:text` in its section
+/// `.modinfo`).
+fn watchdog_parameter(module: &[u8]) -> Option<&'static str> {
+    WATCHDOG_PARAMETERS.into_iter().find(|name| {
+        let declared = format!("parm={name}:");
+        module
+            .windows(declared.len())
+            .any(|window| window == declared.as_bytes())
+    })
 }
 
 #[cfg(test)]

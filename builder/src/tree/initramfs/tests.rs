@@ -34,7 +34,7 @@ fn host_tree() -> Tree {
         ),
         ("kernel/ext4.ko", "e"),
         ("kernel/jbd2.ko", "j"),
-        ("kernel/i6300esb.ko", "w"),
+        ("kernel/i6300esb.ko", "w\0parm=heartbeat:seconds\0"),
     ] {
         tree.insert(
             &format!("usr/lib/modules/6.1/{name}"),

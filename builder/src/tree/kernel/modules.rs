@@ -202,8 +202,31 @@ impl Modules {
         }
     }
 
-    /// `softdep a pre: b c post: d`: all of them are wanted where `a` is.
+    /// `alias other-name module` without patterns: names under which modules ask for others.
+    fn aliases(&self, tree: &Tree) -> Result<BTreeMap<String, Vec<String>>> {
+        let mut aliases: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for line in self.index(tree, "modules.alias")?.lines() {
+            let mut words = line.split_whitespace();
+            let (Some("alias"), Some(alias), Some(name)) =
+                (words.next(), words.next(), words.next())
+            else {
+                continue;
+            };
+            if !alias.contains(['*', '?', '[', ':']) {
+                let name = name.replace('-', "_");
+                aliases
+                    .entry(alias.replace('-', "_"))
+                    .or_default()
+                    .push(name);
+            }
+        }
+        Ok(aliases)
+    }
+
+    /// `softdep a pre: b c post: d`: all of them are wanted where `a` is. What asks for an algorithm gets every
+    /// module that has it: which of them the processor can run shows when they are loaded.
     fn add_soft(&mut self, tree: &Tree) -> Result<()> {
+        let aliases = self.aliases(tree)?;
         for line in self.index(tree, "modules.softdep")?.lines() {
             let mut words = line.split_whitespace();
             let (Some("softdep"), Some(name)) = (words.next(), words.next()) else {
@@ -212,6 +235,10 @@ impl Modules {
             let soft: Vec<String> = words
                 .filter(|word| !word.ends_with(':'))
                 .map(|word| word.replace('-', "_"))
+                .flat_map(|word| match aliases.get(&word) {
+                    Some(names) if !self.files.contains_key(&word) => names.clone(),
+                    _ => vec![word],
+                })
                 .filter(|word| self.files.contains_key(word))
                 .collect();
             if let Some(needs) = self.needs.get_mut(&name.replace('-', "_")) {
@@ -288,7 +315,11 @@ mod tests {
             ),
             (
                 "modules.softdep",
-                "# x\nsoftdep ext4 pre: crc32c-x86 absent\nsoftdep loop_a pre: loop_a\n",
+                "# x\nsoftdep ext4 pre: crypto-crc32c absent\nsoftdep loop_a pre: loop_a\n",
+            ),
+            (
+                "modules.alias",
+                "alias crypto-crc32c crc32c_x86\nalias crypto-crc32c built_in\nalias pci:v*d* loop_a\n",
             ),
             ("modules.builtin", "kernel/drivers/sd_mod.ko\n"),
         ]);
