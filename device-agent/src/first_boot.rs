@@ -19,12 +19,14 @@ use bsp::fat::{extents, Extent, FatError};
 use bsp::first_boot::{FirstBoot, LARGEST, PATH};
 
 use crate::paths::Paths;
-use crate::{stop_point, system};
+use crate::{record, stop_point, system};
 
 /// Time that udev may take to name the firmware partition.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Where the script stands until it has run; the unit that runs it has the same path.
 pub const SCRIPT: &str = "var/lib/device-agent/first-boot-script";
+/// Says that nothing is left to do; a factory reset takes it away, and then there is nothing to find.
+const DONE: &str = "var/lib/device-agent/first-boot-done";
 /// The unit that runs it.
 const SCRIPT_UNIT: &str = "device-agent-first-boot-script.service";
 
@@ -34,7 +36,12 @@ pub fn run(paths: &Paths, partuuid: &str) -> Result<Vec<String>> {
     let device = paths.at("dev/disk/by-partuuid").join(partuuid);
     wait_for(&device);
     let said = take_over(paths, &device)?;
-    start_what_is_new(paths, &said);
+    if paths.at(SCRIPT).exists() {
+        start_script();
+    } else {
+        // Nothing is left to do: the unit is not started any more.
+        record::write(&paths.at(DONE), b"")?;
+    }
     Ok(said)
 }
 
@@ -114,29 +121,14 @@ fn wipe(file: &File, places: &[Extent]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Units that systemd does not know yet, and the script of this or, after a power cut, an earlier boot.
-fn start_what_is_new(paths: &Paths, said: &[String]) {
-    let script = paths.at(SCRIPT).exists();
-    let mut orders: Vec<Vec<&str>> = Vec::new();
-    if !said.is_empty() {
-        orders.push(vec!["daemon-reload"]);
-        orders.push(vec!["--no-block", "start", "multi-user.target"]);
-    }
-    if script {
-        orders.push(vec!["--no-block", "start", SCRIPT_UNIT]);
-    }
-    for order in orders {
-        let outcome = system::run(
-            std::process::Command::new("systemctl").args(&order),
-            Duration::from_secs(30),
-        );
-        if !outcome.ok {
-            eprintln!(
-                "device-agent: systemctl {}: {}",
-                order.join(" "),
-                outcome.ended
-            );
-        }
+/// The script of this or, after a power cut, an earlier boot.
+fn start_script() {
+    let outcome = system::run(
+        std::process::Command::new("systemctl").args(["--no-block", "start", SCRIPT_UNIT]),
+        Duration::from_secs(30),
+    );
+    if !outcome.ok {
+        eprintln!("device-agent: starting {SCRIPT_UNIT}: {}", outcome.ended);
     }
 }
 

@@ -76,6 +76,17 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
     if args.list {
         return list(&system);
     }
+    let mut reporter = reporter(context, args)?;
+    let result = flash(context, args, &system, &mut reporter);
+    if let Err(error) = &result {
+        let kind = error.downcast_ref::<Problem>().map(|problem| problem.kind);
+        let value = serde_json::json!({"error": format!("{error:#}"), "kind": kind});
+        reporter.event("error", value);
+    }
+    result
+}
+
+fn flash(context: &Context, args: &Args, system: &System, reporter: &mut Reporter) -> Result<()> {
     let settings = args.first_boot.settings(args.devices.len())?;
     let (path, expected) = source(context, args)?;
     let keys = keys(context, args);
@@ -88,12 +99,11 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
         plan::check_board(&image, expected)?;
     }
     let devices = match args.devices.as_slice() {
-        [] => vec![ask_for_device(&system, image.size)?],
+        [] => vec![ask_for_device(system, image.size)?],
         named => named.to_vec(),
     };
-    let plans = plans(&system, &image, &devices, args)?;
+    let plans = plans(system, &image, &devices, args)?;
     let settings = rendered(&settings, &image, plans.len())?;
-    let mut reporter = reporter(context, args)?;
     for plan in &plans {
         reporter.plan(plan, &image);
     }
@@ -108,7 +118,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
         settings,
     };
     let stop = interrupt::flag()?;
-    run::write(&image, &plans, &options, &system, &mut reporter, &stop).map(drop)
+    run::write(&image, &plans, &options, system, reporter, &stop).map(drop)
 }
 
 /// The image file, and what it must be an image of.
@@ -137,6 +147,12 @@ fn source(context: &Context, args: &Args) -> Result<(PathBuf, Option<Expected>)>
             let path = download::fetch(image, &keys, ca.as_deref(), &dir, context.progress)
                 .map_err(|error| Problem::error(Kind::Image, format!("{error:#}")))?;
             return Ok((path, expected));
+        }
+        if image.starts_with("http://") {
+            return Err(Problem::error(
+                Kind::Image,
+                format!("fetching {image}: only https:// addresses are taken"),
+            ));
         }
         return Ok((PathBuf::from(image), expected));
     }

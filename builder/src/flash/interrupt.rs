@@ -49,13 +49,13 @@ pub struct Awake {
 }
 
 impl Awake {
-    /// Asks logind not to sleep or shut down. `cat` ends when our end of its input goes, however we end.
+    /// Asks logind not to sleep. `cat` ends when our end of its input goes, however we end.
     pub fn ask() -> Self {
         let child = std::path::Path::new("/run/systemd/seats")
             .exists()
             .then(|| {
                 std::process::Command::new("systemd-inhibit")
-                    .args(["--what=sleep:shutdown:idle", "--who=builder flash"])
+                    .args(["--what=sleep:idle", "--who=builder flash"])
                     .args(["--why=A disk is being written", "--mode=block", "cat"])
                     .stdin(std::process::Stdio::piped())
                     .stdout(std::process::Stdio::null())

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::choose::Chosen;
 use super::problem::{Kind, Problem};
-use super::source::Image;
+use super::source::{Image, Trust};
 use super::table::{self, Table};
 use super::target::BOOT_AREA;
 
@@ -188,6 +188,13 @@ impl Plan {
             false => "all of it; there is no block map",
         };
         text += &format!("  to write: {} ({how})\n", size(self.bytes));
+        text += match image.trust {
+            Trust::Nothing => "  nobody vouches for the image: no checksums, no signature\n",
+            Trust::Checksums => {
+                "  the image has the checksums beside it; no signature was checked\n"
+            }
+            Trust::Signature => "  the image is signed\n",
+        };
         text
     }
 }

@@ -8,6 +8,7 @@ use bsp::first_boot::Wifi;
 
 use super::effects::place;
 use crate::paths::Paths;
+use crate::system;
 
 /// Writes the configuration; returns who reads it, or `None` if there is nobody.
 pub fn connect(paths: &Paths, wifi: &Wifi) -> Result<Option<&'static str>> {
@@ -37,8 +38,27 @@ pub fn connect(paths: &Paths, wifi: &Wifi) -> Result<Option<&'static str>> {
         fs::create_dir_all(&wants)
             .and_then(|()| symlink("/usr/lib/systemd/system/wpa_supplicant@.service", &link))
             .with_context(|| format!("enabling {}", link.display()))?;
+        enabled_late();
     }
     Ok(Some("wpa_supplicant"))
+}
+
+/// systemd has read its units before: this boot needs to be told.
+fn enabled_late() {
+    for order in [
+        &["daemon-reload"][..],
+        &["--no-block", "start", "multi-user.target"],
+    ] {
+        let limit = std::time::Duration::from_secs(30);
+        let outcome = system::run(std::process::Command::new("systemctl").args(order), limit);
+        if !outcome.ok {
+            eprintln!(
+                "device-agent: systemctl {}: {}",
+                order.join(" "),
+                outcome.ended
+            );
+        }
+    }
 }
 
 /// The first wireless interface; boards with one call it `wlan0`.
