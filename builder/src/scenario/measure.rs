@@ -118,7 +118,7 @@ fn update(
 fn watched(command: &str) -> String {
     format!(
         "t=$(cut -d' ' -f1 /proc/uptime); {command} >/run/measured 2>&1 & pid=$!; peak=0; \
-         while p=$(sed -n 's/^VmHWM:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/$pid/status) && [ -n \"$p\" ]; do \
+         while p=$(sed -n 's/^VmHWM:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/$pid/status 2>/dev/null) && [ -n \"$p\" ]; do \
          [ $p -gt $peak ] && peak=$p; sleep 0.2; done; \
          wait $pid; status=$?; echo $status $t $(cut -d' ' -f1 /proc/uptime) $peak; \
          [ $status = 0 ] || tail -3 /run/measured"
