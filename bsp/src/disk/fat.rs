@@ -10,7 +10,7 @@ use super::{dots, DiskError};
 
 /// From this size on it is FAT32, which UEFI asks for on fixed disks: 65525 clusters of one sector and
 /// the tables.
-const FAT32_FROM: u64 = 34 * 1024 * 1024;
+pub(super) const FAT32_FROM: u64 = 34 * 1024 * 1024;
 
 /// The parameters of a FAT file system.
 #[derive(Debug, Clone)]

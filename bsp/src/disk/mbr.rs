@@ -6,12 +6,15 @@ use std::io::{Read, Seek, Write};
 
 use mbrman::{MBRPartitionEntry, BOOT_INACTIVE, CHS, MBR};
 
+use super::fat::FAT32_FROM;
 use super::gpt::{table_error, TableIds};
 use super::{DiskError, Layout, PlacedPartition, SECTOR};
 use crate::board::{disk_id, Role};
 
 /// FAT32 with LBA; boot ROMs look for it.
 const FAT32_LBA: u8 = 0x0c;
+/// FAT16 with LBA.
+const FAT16_LBA: u8 = 0x0e;
 /// A Linux file system.
 const LINUX: u8 = 0x83;
 /// "Here is a GUID partition table" (UEFI specification).
@@ -26,7 +29,7 @@ pub(super) fn write(
     let entries = layout
         .partitions
         .iter()
-        .map(|partition| entry(partition, type_of(partition.role)))
+        .map(|partition| entry(partition, type_of(partition)))
         .collect::<Result<Vec<_>, _>>()?;
     put(entries, ids, disk)
 }
@@ -43,13 +46,14 @@ pub(super) fn write_hybrid(
     let firmware = layout.partition(Role::Firmware).ok_or_else(|| {
         DiskError::Table("a hybrid MBR shows the firmware partition, and there is none".into())
     })?;
-    let shown = entry(firmware, FAT32_LBA)?;
+    let shown = entry(firmware, type_of(firmware))?;
     let guard = used(PROTECTIVE, 1, shown.starting_lba.saturating_sub(1));
     put(vec![shown, guard], ids, disk)
 }
 
-fn type_of(role: Role) -> u8 {
-    match role {
+fn type_of(partition: &PlacedPartition) -> u8 {
+    match partition.role {
+        Role::Firmware if partition.size < FAT32_FROM => FAT16_LBA,
         Role::Firmware => FAT32_LBA,
         Role::Root | Role::Data => LINUX,
     }
