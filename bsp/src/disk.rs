@@ -18,7 +18,7 @@ mod window;
 pub use add::add_file;
 pub use fat::{create_fat, FatVolume};
 pub use gpt::{partition_type, write_table, TableIds, DATA_TYPE, FIRMWARE_TYPE};
-pub use repart::{repart_files, REPART_DIR};
+pub use repart::{repart_files, REPART_ARGUMENTS, REPART_DIR};
 pub use solver::{claim, plan, Kind, LayoutError, Region};
 pub use window::Window;
 

@@ -6,6 +6,10 @@ use crate::board::Board;
 /// Directory of the files in the tree, without leading slash.
 pub const REPART_DIR: &str = "usr/lib/repart.d";
 
+/// How systemd-repart is called on the device. By default it discards what no partition covers, and there stand
+/// boot loaders and the boot environment.
+pub const REPART_ARGUMENTS: [&str; 2] = ["--dry-run=no", "--discard=no"];
+
 /// The files (name, content) for [`REPART_DIR`]: one for the partition that grows, none if none does.
 ///
 /// systemd-repart takes the existing partition of that type for the described one and grows it into
@@ -29,6 +33,7 @@ mod tests {
     use super::*;
     use crate::board::{builtin, Role, Table};
     use crate::disk::{plan, write_table, TableIds, SECTOR};
+    use std::os::unix::fs::FileExt;
     use std::process::Command;
 
     fn run(command: &mut Command, package: &str) -> String {
@@ -84,6 +89,9 @@ mod tests {
             arch: &board.arch,
         };
         write_table(&layout, ids, &mut file).unwrap();
+        // What stands before the first partition.
+        let kept = layout.partition(Role::Firmware).unwrap().start - SECTOR;
+        file.write_all_at(&[0x5a; 512], kept).unwrap();
         // The image on a larger disk.
         let larger = layout.disk_bytes + (1 << 30);
         file.set_len(larger).unwrap();
@@ -96,12 +104,19 @@ mod tests {
         }
         run(
             Command::new("systemd-repart")
-                .args(["--dry-run=no", "--empty=refuse"])
+                .args(REPART_ARGUMENTS)
+                .arg("--empty=refuse")
                 .arg(format!("--definitions={}", definitions.display()))
                 .arg(&image),
             "systemd (Debian 13: systemd-repart)",
         );
         let after = partitions(&image);
+        let mut sector = [0; 512];
+        file.read_exact_at(&mut sector, kept).unwrap();
+        assert!(
+            sector == [0x5a; 512],
+            "{id}: the space before the first partition was discarded"
+        );
         if board.disk.table == Table::Hybrid {
             assert!(
                 first_sector(&image) == record,

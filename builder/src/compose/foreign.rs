@@ -182,3 +182,7 @@ fn readable(dir: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "foreign_test.rs"]
+mod tests;

@@ -37,6 +37,9 @@ pub fn under_test(project: &Project, url: &str) -> Product {
     // Software emulation is slow; a real hang is found by the watchdog long before this.
     product.health.deadline_seconds = Some(600);
     product.health.settle_seconds = Some(2);
+    product.kernel_args.extend(
+        ["device_timeout", "timeout_start"].map(|name| format!("systemd.default_{name}_sec=600")),
+    );
     let absolute = |overlay: &mut Overlay| {
         overlay.path = project.dir.join(&overlay.path).to_string_lossy().into();
     };

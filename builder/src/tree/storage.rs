@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use bsp::board::{disk_uuid, Role};
 use bsp::boot::uboot::fw_env_config;
-use bsp::disk::{repart_files, REPART_DIR};
+use bsp::disk::{repart_files, REPART_ARGUMENTS, REPART_DIR};
 
 use super::agent::part_uuid;
 use super::{join, Node, Tree};
@@ -13,6 +13,9 @@ use crate::project::Merged;
 const DISK_LINK: &str = "treeline-disk";
 /// Behind the rules that read the partition table (60-persistent-storage).
 const DISK_RULE: &str = "usr/lib/udev/rules.d/61-treeline-disk.rules";
+
+/// How the disk is grown, in place of the unit's own command.
+const REPART_DROPIN: &str = "usr/lib/systemd/system/systemd-repart.service.d/50-treeline.conf";
 
 /// Writes `/etc/fstab` and the files of systemd-repart.
 pub fn apply(tree: &mut Tree, merged: &Merged) -> Result<()> {
@@ -25,6 +28,9 @@ pub fn apply(tree: &mut Tree, merged: &Merged) -> Result<()> {
     for (name, text) in files {
         tree.insert(&join(REPART_DIR, &name), Node::file(text, 0o644))?;
     }
+    let arguments = REPART_ARGUMENTS.join(" ");
+    let dropin = format!("[Service]\nExecStart=\nExecStart=systemd-repart {arguments}\n");
+    tree.insert(REPART_DROPIN, Node::file(dropin, 0o644))?;
     environment(tree, merged)
 }
 
