@@ -2,7 +2,7 @@
 //! small file on the firmware partition, outside of everything that is signed; the agent reads it once,
 //! applies it and wipes it.
 
-use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
 
 /// Path on the firmware partition.
 pub const PATH: &str = "treeline/first-boot.toml";
@@ -14,34 +14,35 @@ pub const SECTOR: usize = 512;
 pub const LARGEST_SCRIPT: usize = 64 * 1024;
 
 /// The settings.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "host", derive(serde::Serialize))]
+#[cfg_attr(feature = "host", serde(rename_all = "kebab-case"))]
 pub struct FirstBoot {
     /// Version of the format: 1.
     pub format: u32,
     /// Host name.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "host", serde(skip_serializing_if = "Option::is_none"))]
     pub hostname: Option<String>,
     /// Serial number that the maker gives the device.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "host", serde(skip_serializing_if = "Option::is_none"))]
     pub serial: Option<String>,
     /// Address of the update server, in place of the product's.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "host", serde(skip_serializing_if = "Option::is_none"))]
     pub update_url: Option<String>,
     /// Wireless network.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "host", serde(skip_serializing_if = "Option::is_none"))]
     pub wifi: Option<Wifi>,
     /// A script (`#!…`) that is run once.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "host", serde(skip_serializing_if = "Option::is_none"))]
     pub script: Option<String>,
     /// Who may come in by ssh.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "host", serde(skip_serializing_if = "Vec::is_empty"))]
     pub ssh: Vec<Access>,
 }
 
 /// Public keys of one user.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "host", derive(serde::Serialize))]
 pub struct Access {
     /// User on the device.
     pub user: String,
@@ -50,16 +51,16 @@ pub struct Access {
 }
 
 /// A wireless network.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "host", derive(serde::Serialize))]
 pub struct Wifi {
     /// Its name.
     pub ssid: String,
     /// Pass phrase, or 64 hexadecimal digits; none for an open network.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "host", serde(skip_serializing_if = "Option::is_none"))]
     pub password: Option<String>,
     /// Country whose rules the radio keeps, two capital letters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "host", serde(skip_serializing_if = "Option::is_none"))]
     pub country: Option<String>,
 }
 
@@ -86,9 +87,50 @@ impl FirstBoot {
             return Err(format!("it has more than {LARGEST} bytes"));
         }
         let text = std::str::from_utf8(content).map_err(|_| "it is not text".to_owned())?;
-        let settings: Self = toml::from_str(text)
-            .map_err(|error| format!("it is not well-formed: {}", error.message()))?;
+        let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
+            format!("it is not well-formed: {}", error.message())
+        })?;
+        let settings = Self::take(&mut table)?;
         settings.check()?;
+        Ok(settings)
+    }
+
+    /// By hand: what serde makes of it would be a hundredth of the device's program.
+    fn take(table: &mut Table) -> Result<Self, String> {
+        let format = table.remove("format").and_then(|value| value.as_integer());
+        let mut settings = Self {
+            format: format.and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+            hostname: text(table, "hostname")?,
+            serial: text(table, "serial")?,
+            update_url: text(table, "update-url")?,
+            script: text(table, "script")?,
+            ..Self::default()
+        };
+        if let Some(value) = table.remove("wifi") {
+            let Value::Table(mut wifi) = value else {
+                return Err("wifi must be a table".into());
+            };
+            settings.wifi = Some(Wifi {
+                ssid: text(&mut wifi, "ssid")?.unwrap_or_default(),
+                password: text(&mut wifi, "password")?,
+                country: text(&mut wifi, "country")?,
+            });
+            nothing_else(&wifi)?;
+        }
+        for value in list(table, "ssh")? {
+            let Value::Table(mut access) = value else {
+                return Err("ssh must be a list of tables".into());
+            };
+            settings.ssh.push(Access {
+                user: text(&mut access, "user")?.unwrap_or_default(),
+                keys: list(&mut access, "keys")?
+                    .into_iter()
+                    .map(|key| word(key, "keys"))
+                    .collect::<Result<_, _>>()?,
+            });
+            nothing_else(&access)?;
+        }
+        nothing_else(table)?;
         Ok(settings)
     }
 
@@ -154,6 +196,32 @@ impl Wifi {
             return Err("wifi.country must be two capital letters".into());
         }
         Ok(())
+    }
+}
+
+fn word(value: Value, key: &str) -> Result<String, String> {
+    match value {
+        Value::String(text) => Ok(text),
+        _ => Err(format!("{key} must be text")),
+    }
+}
+
+fn text(table: &mut Table, key: &str) -> Result<Option<String>, String> {
+    table.remove(key).map(|value| word(value, key)).transpose()
+}
+
+fn list(table: &mut Table, key: &str) -> Result<Vec<Value>, String> {
+    match table.remove(key) {
+        None => Ok(Vec::new()),
+        Some(Value::Array(all)) => Ok(all),
+        Some(_) => Err(format!("{key} must be a list")),
+    }
+}
+
+fn nothing_else(table: &Table) -> Result<(), String> {
+    match table.keys().next() {
+        None => Ok(()),
+        Some(key) => Err(format!("the key {key} is not known")),
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use bsp::first_boot::{Access, FirstBoot};
-use toml::{Table, Value};
+use toml::Table;
 
 use super::{wifi, SCRIPT};
 use crate::paths::Paths;
@@ -69,18 +69,42 @@ pub fn apply(paths: &Paths, settings: &FirstBoot) -> Result<Vec<String>> {
 fn update_server(paths: &Paths, url: &str) -> Result<()> {
     let file = paths.config_override();
     let text = fs::read_to_string(&file).unwrap_or_default();
-    // A file that cannot be read has no effect as it is.
-    let mut table: Table = text.parse().unwrap_or_default();
-    let update = table
-        .entry("update")
-        .or_insert_with(|| Value::Table(Table::new()));
-    if !update.is_table() {
-        *update = Value::Table(Table::new());
+    place(&file, with_url(&text, url).as_bytes(), 0o644, None)
+}
+
+/// `text` with another `update.url`. The address needs no escapes (see [`FirstBoot::check`]).
+fn with_url(text: &str, url: &str) -> String {
+    let says = |text: &str| {
+        let table: Table = text.parse().ok()?;
+        table
+            .get("update")?
+            .get("url")?
+            .as_str()
+            .map(|is| is == url)
+    };
+    // The line is dropped where it stands; where it then goes depends on how the rest is written.
+    let mut section = "";
+    let mut lines: Vec<&str> = Vec::new();
+    for line in text.lines() {
+        let word = line.split('=').next().unwrap_or_default().trim();
+        if word.starts_with('[') {
+            section = line.trim();
+        }
+        let is_url =
+            section.is_empty() && word == "update.url" || section == "[update]" && word == "url";
+        if !is_url {
+            lines.push(line);
+        }
     }
-    if let Value::Table(update) = update {
-        update.insert("url".into(), Value::String(url.into()));
-    }
-    place(&file, table.to_string().as_bytes(), 0o644, None)
+    let rest = lines.join("\n");
+    let dotted = format!("update.url = \"{url}\"\n{rest}\n");
+    let in_section = rest.replacen("[update]", &format!("[update]\nurl = \"{url}\""), 1) + "\n";
+    let appended = format!("{rest}\n[update]\nurl = \"{url}\"\n");
+    let found = [in_section, appended, dotted]
+        .into_iter()
+        .find(|text| says(text) == Some(true));
+    // A file that cannot be read has no effect as it is; one written in a way not foreseen makes place.
+    found.unwrap_or_else(|| format!("[update]\nurl = \"{url}\"\n"))
 }
 
 /// Adds the keys to those that are there; `false` if there is no such user.
@@ -157,4 +181,34 @@ pub fn place(path: &Path, content: &[u8], mode: u32, owner: Owner) -> Result<()>
         fs::File::open(parent)?.sync_all()
     };
     inner().with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_of_the_owners_file_stays() {
+        let url = "https://new.example/";
+        for text in [
+            "",
+            "# mine\n[update]\nchannel = \"a\"\nurl = \"https://old/\"\n[health]\nsettle-seconds = 1\n",
+            "update.channel = \"a\"\nupdate.url = \"x\"\n[health]\nsettle-seconds = 1\n",
+            "[health]\nsettle-seconds = 1\n\n[ update ] # odd\nchannel = \"a\"\n",
+            "broken = [",
+        ] {
+            let now: Table = with_url(text, url).parse().unwrap();
+            assert_eq!(now["update"]["url"].as_str(), Some(url), "{text}");
+            let Ok(before) = text.parse::<Table>() else {
+                continue;
+            };
+            for (section, key) in [("update", "channel"), ("health", "settle-seconds")] {
+                let of = |table: &Table| table.get(section)?.get(key).cloned();
+                if !text.contains("odd") {
+                    assert_eq!(of(&now), of(&before), "{text}");
+                }
+            }
+            assert_eq!(with_url(&with_url(text, url), url).parse::<Table>().unwrap(), now);
+        }
+    }
 }
