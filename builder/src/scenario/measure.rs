@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::bench::Bench;
 use super::device::{Device, BOOT, COMMAND, UPGRADE};
 use super::table::{Fault, Offer};
-use super::variant::OLD_VERSION;
+use super::variant::{CHANNEL, OLD_VERSION};
 use super::{play, prepare, Request};
 use crate::cache::Cache;
 use crate::progress::Progress;
@@ -71,7 +71,10 @@ pub fn run(request: &Request<'_>, cache: &Cache, progress: Progress) -> Result<F
         Ok(taken)
     };
     let agent = measured("agent", &[], "device-agent upgrade --no-reboot --wait")?;
-    let reference = format!("{}/{}", request.project.product.name, request.board);
+    let reference = format!(
+        "{}/{}/{}",
+        request.project.product.name, request.board, CHANNEL
+    );
     let remote = format!(
         "ostree remote add --no-gpg-verify --no-sign-verify \
          --set=tls-ca-path=/usr/lib/device-agent/ca.pem peer https://10.0.2.2:{}/repo",

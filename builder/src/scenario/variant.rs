@@ -15,6 +15,8 @@ use crate::project::Project;
 
 /// Version that the devices under test start with.
 pub const OLD_VERSION: &str = "1.0.0";
+/// Channel of both releases.
+pub const CHANNEL: &str = "stable";
 /// Version that they are offered.
 pub const NEW_VERSION: &str = "2.0.0";
 /// Bytes of new data that every offer brings.
@@ -29,7 +31,7 @@ pub fn under_test(project: &Project, url: &str) -> Product {
     product.version = OLD_VERSION.into();
     product.epoch = 0;
     product.update.url = url.into();
-    product.update.channel = "stable".into();
+    product.update.channel = CHANNEL.into();
     product.update.ca = Some("keys/tls/ca.pem".into());
     product.update.report_url = None;
     product.update.automatic = false;
