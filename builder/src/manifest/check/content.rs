@@ -18,6 +18,8 @@ const ROOTFS_ENDINGS: [&str; 6] = [".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.z
 
 /// What a product and a board's section have in common.
 pub(super) struct Additions<'a> {
+    /// Whether the base is a suite, whose packages can be chosen.
+    pub suite: bool,
     pub packages: &'a Packages,
     pub kernel_args: &'a [String],
     pub partitions: &'a BTreeMap<String, Size>,
@@ -130,6 +132,9 @@ pub(super) fn additions(
     boards: &[Board],
 ) {
     packages(report, prefix, additions.packages);
+    if !additions.suite {
+        no_packages(report, prefix, additions.packages);
+    }
     kernel_args(report, prefix, additions.kernel_args);
     partitions(report, prefix, additions.partitions, boards);
     if let Some(overlay) = additions.overlay {
@@ -161,6 +166,19 @@ fn packages(report: &mut Report<'_>, prefix: &[Step], packages: &Packages) {
                 &below(prefix, at!["packages", "drop", index]),
                 format!("package \"{name}\" is both added and dropped"),
                 "keep one of them",
+            );
+        }
+    }
+}
+
+/// A root file system that comes ready is taken as it is.
+fn no_packages(report: &mut Report<'_>, prefix: &[Step], packages: &Packages) {
+    for (list, names) in [("add", &packages.add), ("drop", &packages.drop)] {
+        if !names.is_empty() {
+            report.add(
+                &below(prefix, at!["packages", list]),
+                "packages can be chosen only for a base with `suite`".to_owned(),
+                "put them into the root file system, or files into the overlay",
             );
         }
     }

@@ -34,6 +34,7 @@ pub fn check(
         &mut report,
         &[],
         &content::Additions {
+            suite: product.base.rootfs.is_none() && product.base.oci.is_none(),
             packages: &product.packages,
             kernel_args: &product.kernel_args,
             partitions: &product.partitions,
@@ -106,6 +107,7 @@ fn board_sections(report: &mut Report<'_>, product: &Product, dir: &Path, boards
             report,
             at!["board", id],
             &content::Additions {
+                suite: product.base.rootfs.is_none() && product.base.oci.is_none(),
                 packages: &section.packages,
                 kernel_args: &section.kernel_args,
                 partitions: &section.partitions,
