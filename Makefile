@@ -12,7 +12,7 @@ BOARD ?= x86_64-uefi
 TEST_BOARDS ?= x86_64-uefi qemu-aarch64 qemu-armhf
 BUILDER := $(CARGO_TARGET_DIR)/release/builder
 # Tests use the development build, which the unit tests need anyway. Packages are always chosen for the
-# whole workspace: another choice means other features, and then everything is compiled once more.
+# whole workspace with its tests: another choice means other features, and everything is compiled once more.
 DEV_BUILDER := $(CARGO_TARGET_DIR)/debug/builder
 
 # Small on the device: relative relocations packed (glibc 2.36 and newer), no unwind tables (a panic aborts),
@@ -33,7 +33,7 @@ build: agent ## builder (host) and device-agent (device profile)
 	cargo build --release --locked -p builder
 
 dev: agent ## the same for development
-	cargo build --locked --workspace --exclude treeline-tests
+	cargo build --locked --workspace --all-targets
 
 agent: ## device-agent alone, small
 	RUSTFLAGS='$(AGENT_RUSTFLAGS)' CFLAGS='$(AGENT_CFLAGS)' cargo build --profile device --locked -p device-agent
@@ -54,7 +54,7 @@ lint: ## format and lints
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 unit: ## tests beside the code
-	cargo test --workspace --exclude treeline-tests --locked
+	cargo test --workspace --locked
 
 system: dev ## whole-system tests without virtual devices of a product
 	judge=$$(scripts/judge-libostree) && \
