@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use bsp::board::{Board, PackageFile};
 
-use super::launch;
+use super::{hardware, launch};
 use crate::command::Command;
 
 const VARIABLES: &str = "firmware-vars.qcow2";
 const BIOS: &str = "bios.bin";
 const KERNEL: &str = "kernel.bin";
+const DEVICE_TREE: &str = "device-tree.dtb";
+const OVERLAY: &str = "device-tree.dtbo";
 
 /// A machine's firmware: private copies, so that a machine goes on as it was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,12 +24,18 @@ pub struct Firmware {
     pub bios: Option<PathBuf>,
     /// `-kernel`.
     pub kernel: Option<PathBuf>,
+    /// `-dtb`, for U-Boot.
+    pub device_tree: Option<PathBuf>,
+    /// What the boot script lays over the deployment's device tree.
+    pub overlay: Option<PathBuf>,
 }
 
 impl Firmware {
-    /// Makes what the board needs in `dir`; `find` gives a file of a locked package.
+    /// Makes what the board needs in `dir` for a machine with the raw disk image `image`; `find` gives a file
+    /// of a locked package.
     pub fn make(
         board: &Board,
+        image: &Path,
         dir: &Path,
         find: impl Fn(&PackageFile) -> Result<PathBuf>,
     ) -> Result<Self> {
@@ -58,6 +66,12 @@ impl Firmware {
                 .run()
                 .with_context(|| format!("copying {}", template.display()))?;
         }
+        let source = qemu.and_then(|qemu| qemu.device_tree.as_ref());
+        if let (Some(source), Some(tree), Some(overlay)) =
+            (source, &made.device_tree, &made.overlay)
+        {
+            hardware::make(board, source, image, tree, overlay)?;
+        }
         Ok(made)
     }
 
@@ -70,6 +84,8 @@ impl Firmware {
             variables: has(qemu.map(|qemu| qemu.pflash.len() > 1), VARIABLES),
             bios: has(qemu.map(|qemu| qemu.bios.is_some()), BIOS),
             kernel: has(qemu.map(|qemu| qemu.kernel.is_some()), KERNEL),
+            device_tree: has(qemu.map(|qemu| qemu.device_tree.is_some()), DEVICE_TREE),
+            overlay: has(qemu.map(|qemu| qemu.device_tree.is_some()), OVERLAY),
         }
     }
 
