@@ -348,6 +348,9 @@ fn check_qemu(board: &Board) -> Checked {
     if qemu.pflash.iter().any(Vec::is_empty) {
         return Err("qemu.pflash holds an empty list of candidates".into());
     }
+    if qemu.loader_device_tree.is_some() && qemu.device_tree.is_none() {
+        return Err("qemu.loader-device-tree needs qemu.device-tree".into());
+    }
     if qemu.device_tree.is_some() && (qemu.kernel.is_none() || board.device_trees.is_none()) {
         return Err("qemu.device-tree needs qemu.kernel (U-Boot) and [device-trees]".into());
     }

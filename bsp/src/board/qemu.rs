@@ -33,6 +33,9 @@ pub struct Qemu {
     /// What QEMU loads as `-kernel` where it takes the place of the vendor's firmware; locked likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<PackageFile>,
+    /// Where in memory it is loaded and started, if QEMU's own choice does not do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_address: Option<u32>,
     /// How the machine sees its disk.
     #[serde(default)]
     pub disk: DiskBus,
@@ -50,7 +53,7 @@ pub struct Qemu {
     #[serde(default)]
     pub console_port: u8,
     /// What the guest calls the serial port that tests speak to (`ttyAMA0`): the first one that is not the
-    /// console. None: a paravirtual port.
+    /// console; one on USB is added to the machine (`ttyUSB0`). None: a paravirtual port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_port: Option<String>,
     /// What the machine lacks of the board, or has otherwise: device-tree source, without its header, that is
@@ -58,6 +61,9 @@ pub struct Qemu {
     /// (`&{/soc/hdmi@7ef00700} { status = "disabled"; };`). Only where QEMU loads U-Boot as its kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_tree: Option<String>,
+    /// The same for U-Boot's device tree alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loader_device_tree: Option<String>,
 }
 
 fn yes() -> bool {

@@ -57,6 +57,10 @@ impl Firmware {
                 })?;
             }
         }
+        let address = qemu.and_then(|qemu| qemu.kernel_address);
+        if let (Some(address), Some(kernel)) = (address, &made.kernel) {
+            place(kernel, &board.arch, address)?;
+        }
         if let (Some(template), Some(to)) = (launch::pflash(board, 1)?, &made.variables) {
             // qcow2, so that snapshots work.
             Command::new("qemu-img", "qemu-utils")
@@ -66,11 +70,8 @@ impl Firmware {
                 .run()
                 .with_context(|| format!("copying {}", template.display()))?;
         }
-        let source = qemu.and_then(|qemu| qemu.device_tree.as_ref());
-        if let (Some(source), Some(tree), Some(overlay)) =
-            (source, &made.device_tree, &made.overlay)
-        {
-            hardware::make(board, source, image, tree, overlay)?;
+        if let (Some(qemu), Some(tree), Some(overlay)) = (qemu, &made.device_tree, &made.overlay) {
+            hardware::make(board, qemu, image, tree, overlay)?;
         }
         Ok(made)
     }
@@ -104,4 +105,19 @@ impl Firmware {
             ..self.clone()
         })
     }
+}
+
+/// Wraps `kernel` as an image that says where it is loaded and started.
+fn place(kernel: &Path, arch: &str, address: u32) -> Result<()> {
+    let bare = kernel.with_extension("bare");
+    fs::rename(kernel, &bare).with_context(|| format!("moving {}", kernel.display()))?;
+    let arch = if arch == "arm64" { "arm64" } else { "arm" };
+    let at = format!("{address:#x}");
+    Command::new("mkimage", "u-boot-tools")
+        .args(["-A", arch, "-O", "linux", "-T", "kernel", "-C", "none"])
+        .args(["-a", &at, "-e", &at, "-d"])
+        .args([&bare, kernel])
+        .output()
+        .context("telling QEMU where U-Boot is loaded")?;
+    fs::remove_file(&bare).with_context(|| format!("removing {}", bare.display()))
 }

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use bsp::board::{Board, Role, Source};
+use bsp::board::{Board, Qemu, Role, Source};
 use bsp::boot::uboot::VIRTUAL_BOARD;
 use bsp::disk::{self, Window};
 
@@ -19,20 +19,20 @@ pub const OVERLAY_ADDRESS: u32 = 0x1000_0000;
 /// Debian package of the compiler.
 const PACKAGE: &str = "device-tree-compiler";
 
-/// Makes `overlay` (for the kernel's device tree) and `tree` (for U-Boot) out of the board's description
-/// `source` and the firmware partition of the disk image `image`.
-pub fn make(board: &Board, source: &str, image: &Path, tree: &Path, overlay: &Path) -> Result<()> {
+/// Makes `overlay` (for the kernel's device tree) and `tree` (for U-Boot) out of what the board says of its
+/// machine and the firmware partition of the disk image `image`.
+pub fn make(board: &Board, qemu: &Qemu, image: &Path, tree: &Path, overlay: &Path) -> Result<()> {
     let scratch = tempfile::tempdir().context("creating a scratch directory")?;
-    let text = scratch.path().join("overlay.dts");
-    fs::write(&text, overlay_source(source))
-        .with_context(|| format!("writing {}", text.display()))?;
-    Command::new("dtc", PACKAGE)
-        .args(["-q", "-I", "dts", "-O", "dtb", "-o"])
-        .arg(overlay)
-        .arg(&text)
-        .run()
+    let (base, loader) = (
+        scratch.path().join("base.dtb"),
+        scratch.path().join("loader.dtbo"),
+    );
+    let described = qemu.device_tree.as_deref().unwrap_or_default();
+    compile(described, overlay)
         .with_context(|| format!("compiling qemu.device-tree of board {}", board.id))?;
-    let base = scratch.path().join("base.dtb");
+    let for_loader = qemu.loader_device_tree.as_deref().unwrap_or_default();
+    compile(&format!("{for_loader}\n{}", first_command()), &loader)
+        .with_context(|| format!("compiling qemu.loader-device-tree of board {}", board.id))?;
     fs::write(&base, from_firmware_partition(board, image)?)
         .with_context(|| format!("writing {}", base.display()))?;
     Command::new("fdtoverlay", PACKAGE)
@@ -40,17 +40,29 @@ pub fn make(board: &Board, source: &str, image: &Path, tree: &Path, overlay: &Pa
         .arg(&base)
         .arg("-o")
         .arg(tree)
-        .arg(overlay)
+        .args([overlay, &loader])
         .run()
         .with_context(|| format!("applying qemu.device-tree of board {}", board.id))
         .map(drop)
 }
 
-/// The description as an overlay. U-Boot takes its first command from `/config` in its device tree: it learns
-/// there where the overlay stands, and then goes on as ever.
-fn overlay_source(description: &str) -> String {
+/// Compiles the body of an overlay.
+fn compile(body: &str, to: &Path) -> Result<()> {
+    let source = to.with_extension("dts");
+    fs::write(&source, format!("/dts-v1/;\n/plugin/;\n{body}"))
+        .with_context(|| format!("writing {}", source.display()))?;
+    Command::new("dtc", PACKAGE)
+        .args(["-q", "-I", "dts", "-O", "dtb", "-o"])
+        .args([to, &source])
+        .run()
+        .map(drop)
+}
+
+/// U-Boot takes its first command from `/config` in its device tree: it learns there where the overlay for the
+/// kernel stands, and then goes on as ever.
+fn first_command() -> String {
     format!(
-        "/dts-v1/;\n/plugin/;\n{description}\n&{{/}} {{\n\tconfig {{\n\t\t\
+        "&{{/}} {{\n\tconfig {{\n\t\t\
          bootcmd = \"setenv {VIRTUAL_BOARD} {OVERLAY_ADDRESS:x}; run bootcmd\";\n\t}};\n}};\n"
     )
 }

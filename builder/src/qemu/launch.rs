@@ -65,7 +65,11 @@ pub fn command(request: &MachineRequest<'_>, scratch: &Path) -> Result<Command> 
 fn devices(qemu: &Qemu) -> Vec<String> {
     let mut args = Vec::new();
     let mut add = |option: &str, value: String| args.extend([option.to_string(), value]);
-    let shell_on_serial = qemu.test_port.is_some();
+    let shell_on_usb = qemu
+        .test_port
+        .as_deref()
+        .is_some_and(|port| port.starts_with("ttyUSB"));
+    let shell_on_serial = qemu.test_port.is_some() && !shell_on_usb;
     let mut shell_placed = !shell_on_serial;
     for port in 0..=qemu.console_port.max(u8::from(shell_on_serial)) {
         let connected = if port == qemu.console_port {
@@ -78,7 +82,12 @@ fn devices(qemu: &Qemu) -> Vec<String> {
         };
         add("-serial", connected.into());
     }
-    if !shell_on_serial {
+    if shell_on_usb {
+        add(
+            "-device",
+            "usb-serial,chardev=shell,always-plugged=on".into(),
+        );
+    } else if !shell_on_serial {
         add("-device", "virtio-serial-pci".into());
         add(
             "-device",
@@ -114,6 +123,7 @@ fn add_disk(command: &mut Command, request: &MachineRequest<'_>, qemu: &Qemu) ->
         DiskBus::Sd => command.args(["-drive", &format!("if=sd,{drive}")]),
     };
     if let Some(offer) = request.offer {
+        // Without a number of its own QEMU would put a slow hub before it.
         command
             .args([
                 "-drive",
@@ -122,7 +132,7 @@ fn add_disk(command: &mut Command, request: &MachineRequest<'_>, qemu: &Qemu) ->
                     option_value(offer)?
                 ),
             ])
-            .args(["-device", "usb-storage,drive=offer"]);
+            .args(["-device", "usb-storage,drive=offer,port=1"]);
     }
     Ok(())
 }
@@ -274,6 +284,14 @@ mod tests {
         assert_eq!(
             line("rpi4"),
             "-serial chardev:shell -serial chardev:console -nic none"
+        );
+        assert_eq!(
+            line("rpi2"),
+            "-serial chardev:console -serial chardev:shell -nic none"
+        );
+        assert_eq!(
+            line("orangepi-pc"),
+            "-serial chardev:console -device usb-serial,chardev=shell,always-plugged=on -nic user"
         );
     }
 }

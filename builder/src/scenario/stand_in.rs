@@ -1,5 +1,5 @@
 //! What the tree under test carries on boards whose machine has no other way for it: the test shell where QEMU
-//! cannot hand systemd a unit, the kernel's own watchdog where the machine has none, and the address of a disk
+//! cannot hand systemd a unit, the kernel's own watchdog where the machine has none, the address of a disk
 //! where it has no network. Only trees under test have it, never the product's own.
 
 use std::fs;
@@ -71,7 +71,8 @@ fn files(board: &Board) -> Vec<(String, String)> {
     files
 }
 
-/// Makes the disk `file` with the directory `updates` on it, or empty.
+/// Makes the disk `file` with the directory `updates` on it, or empty. All are of one size and one name: a
+/// device that goes on from a snapshot has seen the empty one.
 pub fn offer_disk(updates: Option<&Path>, file: &Path) -> Result<()> {
     let mut command = Command::new("mke2fs", "e2fsprogs").args([
         "-q",
