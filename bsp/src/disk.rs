@@ -15,7 +15,7 @@ mod solver;
 mod sparse;
 mod window;
 
-pub use add::add_file;
+pub use add::{add_file, read_file};
 pub use fat::{create_fat, FatVolume};
 pub use gpt::{partition_type, write_table, TableIds, DATA_TYPE, FIRMWARE_TYPE};
 pub use repart::{repart_files, REPART_ARGUMENTS, REPART_DIR};

@@ -348,5 +348,18 @@ fn check_qemu(board: &Board) -> Checked {
     if qemu.pflash.iter().any(Vec::is_empty) {
         return Err("qemu.pflash holds an empty list of candidates".into());
     }
+    if qemu.loader_device_tree.is_some() && qemu.device_tree.is_none() {
+        return Err("qemu.loader-device-tree needs qemu.device-tree".into());
+    }
+    if qemu.device_tree.is_some() && (qemu.kernel.is_none() || board.device_trees.is_none()) {
+        return Err("qemu.device-tree needs qemu.kernel (U-Boot) and [device-trees]".into());
+    }
+    if let Some(port) = &qemu.test_port {
+        if port.is_empty() || !port.bytes().all(|c| c.is_ascii_alphanumeric()) {
+            return Err(format!(
+                "qemu.test-port \"{port}\" must be the name of a serial port, e.g. \"ttyAMA0\""
+            ));
+        }
+    }
     Ok(())
 }

@@ -33,16 +33,37 @@ pub struct Qemu {
     /// What QEMU loads as `-kernel` where it takes the place of the vendor's firmware; locked likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<PackageFile>,
+    /// Where in memory it is loaded and started, if QEMU's own choice does not do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_address: Option<u32>,
     /// How the machine sees its disk.
     #[serde(default)]
     pub disk: DiskBus,
     /// Whether the machine has a network device; otherwise updates come from a second disk.
     #[serde(default = "yes")]
     pub network: bool,
-    /// Nodes of the device tree that the machine does not have (`/soc/hdmi@7ef00700`): disabled in what
-    /// the virtual device boots.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub disabled_nodes: Vec<String>,
+    /// Whether the machine has a watchdog that waits until its time is over; otherwise the kernel's own
+    /// stands in for it in tests.
+    #[serde(default = "yes")]
+    pub watchdog: bool,
+    /// Whether QEMU can save and load the machine's whole state; otherwise every test boots it anew.
+    #[serde(default = "yes")]
+    pub snapshots: bool,
+    /// Number of the serial port that is the console, as QEMU counts them, from 0.
+    #[serde(default)]
+    pub console_port: u8,
+    /// What the guest calls the serial port that tests speak to (`ttyAMA0`): the first one that is not the
+    /// console; one on USB is added to the machine (`ttyUSB0`). None: a paravirtual port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_port: Option<String>,
+    /// What the machine lacks of the board, or has otherwise: device-tree source, without its header, that is
+    /// laid over the device trees of U-Boot and of the deployment when they start in QEMU
+    /// (`&{/soc/hdmi@7ef00700} { status = "disabled"; };`). Only where QEMU loads U-Boot as its kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_tree: Option<String>,
+    /// The same for U-Boot's device tree alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loader_device_tree: Option<String>,
 }
 
 fn yes() -> bool {
@@ -57,6 +78,6 @@ pub enum DiskBus {
     /// Paravirtual, on PCI.
     #[default]
     Virtio,
-    /// An SD card; its size is a power of two.
+    /// An SD card; its size is a power of two. Such a machine has no PCI.
     Sd,
 }

@@ -1,4 +1,4 @@
-//! Adding a file to a FAT file system that is there.
+//! Adding a file to a FAT file system that is there, and reading one.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
@@ -38,13 +38,18 @@ pub fn add_file(
         dots::mend(disk)?;
     }
     disk.flush()?;
-    let fs = open(disk)?;
-    let mut read = Vec::new();
-    fs.root_dir().open_file(path)?.read_to_end(&mut read)?;
-    if read != content {
+    if read_file(disk, path)? != content {
         return Err(io::Error::other(format!("{path} reads back wrong")));
     }
     Ok(())
+}
+
+/// The content of the file `path` of the FAT in `disk`, whose byte 0 is the file system's.
+pub fn read_file(disk: &mut (impl Read + Write + Seek), path: &str) -> io::Result<Vec<u8>> {
+    let fs = open(disk)?;
+    let mut content = Vec::new();
+    fs.root_dir().open_file(path)?.read_to_end(&mut content)?;
+    Ok(content)
 }
 
 fn open<T: Read + Write + Seek>(disk: &mut T) -> io::Result<FileSystem<&mut T>> {

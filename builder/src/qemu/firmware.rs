@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use bsp::board::{Board, PackageFile};
 
-use super::launch;
+use super::{hardware, launch};
 use crate::command::Command;
 
 const VARIABLES: &str = "firmware-vars.qcow2";
 const BIOS: &str = "bios.bin";
 const KERNEL: &str = "kernel.bin";
+const DEVICE_TREE: &str = "device-tree.dtb";
+const OVERLAY: &str = "device-tree.dtbo";
 
 /// A machine's firmware: private copies, so that a machine goes on as it was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,12 +24,18 @@ pub struct Firmware {
     pub bios: Option<PathBuf>,
     /// `-kernel`.
     pub kernel: Option<PathBuf>,
+    /// `-dtb`, for U-Boot.
+    pub device_tree: Option<PathBuf>,
+    /// What the boot script lays over the deployment's device tree.
+    pub overlay: Option<PathBuf>,
 }
 
 impl Firmware {
-    /// Makes what the board needs in `dir`; `find` gives a file of a locked package.
+    /// Makes what the board needs in `dir` for a machine with the raw disk image `image`; `find` gives a file
+    /// of a locked package.
     pub fn make(
         board: &Board,
+        image: &Path,
         dir: &Path,
         find: impl Fn(&PackageFile) -> Result<PathBuf>,
     ) -> Result<Self> {
@@ -49,6 +57,10 @@ impl Firmware {
                 })?;
             }
         }
+        let address = qemu.and_then(|qemu| qemu.kernel_address);
+        if let (Some(address), Some(kernel)) = (address, &made.kernel) {
+            place(kernel, &board.arch, address)?;
+        }
         if let (Some(template), Some(to)) = (launch::pflash(board, 1)?, &made.variables) {
             // qcow2, so that snapshots work.
             Command::new("qemu-img", "qemu-utils")
@@ -57,6 +69,9 @@ impl Firmware {
                 .arg(to)
                 .run()
                 .with_context(|| format!("copying {}", template.display()))?;
+        }
+        if let (Some(qemu), Some(tree), Some(overlay)) = (qemu, &made.device_tree, &made.overlay) {
+            hardware::make(board, qemu, image, tree, overlay)?;
         }
         Ok(made)
     }
@@ -70,6 +85,8 @@ impl Firmware {
             variables: has(qemu.map(|qemu| qemu.pflash.len() > 1), VARIABLES),
             bios: has(qemu.map(|qemu| qemu.bios.is_some()), BIOS),
             kernel: has(qemu.map(|qemu| qemu.kernel.is_some()), KERNEL),
+            device_tree: has(qemu.map(|qemu| qemu.device_tree.is_some()), DEVICE_TREE),
+            overlay: has(qemu.map(|qemu| qemu.device_tree.is_some()), OVERLAY),
         }
     }
 
@@ -88,4 +105,19 @@ impl Firmware {
             ..self.clone()
         })
     }
+}
+
+/// Wraps `kernel` as an image that says where it is loaded and started.
+fn place(kernel: &Path, arch: &str, address: u32) -> Result<()> {
+    let bare = kernel.with_extension("bare");
+    fs::rename(kernel, &bare).with_context(|| format!("moving {}", kernel.display()))?;
+    let arch = if arch == "arm64" { "arm64" } else { "arm" };
+    let at = format!("{address:#x}");
+    Command::new("mkimage", "u-boot-tools")
+        .args(["-A", arch, "-O", "linux", "-T", "kernel", "-C", "none"])
+        .args(["-a", &at, "-e", &at, "-d"])
+        .args([&bare, kernel])
+        .output()
+        .context("telling QEMU where U-Boot is loaded")?;
+    fs::remove_file(&bare).with_context(|| format!("removing {}", bare.display()))
 }

@@ -30,7 +30,7 @@ pub fn create(
         fs::remove_dir_all(dir).with_context(|| format!("removing {}", dir.display()))?;
     }
     fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
-    Firmware::make(board, dir, find)?;
+    Firmware::make(board, image, dir, find)?;
     let making = dir.join("disk.making");
     let qemu_img = || Command::new("qemu-img", "qemu-utils");
     qemu_img()
@@ -61,6 +61,7 @@ pub fn run(board: &Board, dir: &Path) -> Result<()> {
         firmware: &Firmware::in_dir(board, dir),
         resume: None,
         test_shell: false,
+        offer: None,
     };
     let planned = launch::command(&request, scratch.path())?;
     let mut command = StdCommand::new(planned.get_program());

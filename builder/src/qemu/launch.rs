@@ -7,32 +7,10 @@ use anyhow::{bail, Context, Result};
 use base64::Engine;
 use bsp::board::{DiskBus, Qemu};
 
-use super::MachineRequest;
+use super::{hardware, shell, MachineRequest};
 
-/// The unit behind the test shell: a root shell on a virtio port that only QEMU can open. A port can be
-/// opened once at a time, so one descriptor serves both ways.
-const SHELL_UNIT: &str = "[Unit]
-Description=Treeline test shell
-DefaultDependencies=no
-After=systemd-udevd.service local-fs.target
-Conflicts=shutdown.target
-Before=shutdown.target
-StartLimitIntervalSec=0
-[Service]
-ExecStart=/bin/sh -c 'exec /bin/sh <>/dev/virtio-ports/treeline.test >&0 2>&1'
-Restart=always
-RestartSec=500ms
-";
-
-/// Makes the root slice want the test shell. It belongs to every transaction that starts a service, and its
-/// name is short: QEMU's configuration device has no room for longer ones.
-const SHELL_WANT: &str = "[Unit]\nWants=t.service\n";
-
-/// systemd credentials with the test shell (systemd.system-credentials(7)).
-const CREDENTIALS: [(&str, &str); 2] = [
-    ("systemd.extra-unit.t.service", SHELL_UNIT),
-    ("systemd.unit-dropin.-.slice", SHELL_WANT),
-];
+/// Name of the paravirtual port that the test shell listens on.
+const PORT: &str = "treeline.test";
 
 /// Builds the command line; sockets are created in `scratch`.
 pub fn command(request: &MachineRequest<'_>, scratch: &Path) -> Result<Command> {
@@ -62,38 +40,74 @@ pub fn command(request: &MachineRequest<'_>, scratch: &Path) -> Result<Command> 
         .args(["-machine", &qemu.machine, "-cpu", &qemu.cpu])
         .args(["-m", &format!("{}M", qemu.memory_mib)])
         .args(&qemu.args)
-        .args([
-            "-chardev",
-            "stdio,id=console,signal=off",
-            "-serial",
-            "chardev:console",
-        ])
+        .args(["-chardev", "stdio,id=console,signal=off"])
+        .args(["-chardev", &socket("shell")])
         .args([
             "-chardev",
             &socket("monitor"),
             "-mon",
             "chardev=monitor,mode=control",
         ])
-        .args(["-chardev", &socket("shell"), "-device", "virtio-serial-pci"])
-        .args(["-device", "virtserialport,chardev=shell,name=treeline.test"])
-        .args(["-device", "virtio-rng-pci"]);
-    if qemu.network {
-        command.args([
-            "-netdev",
-            "user,id=net0",
-            "-device",
-            "virtio-net-pci,netdev=net0,romfile=",
-        ]);
-    }
+        .args(devices(qemu));
     add_disk(&mut command, request, qemu)?;
     add_firmware(&mut command, request)?;
-    if request.test_shell {
+    if request.test_shell && qemu.test_port.is_none() {
         add_credentials(&mut command, request, scratch)?;
     }
     if let Some(snapshot) = request.resume {
         command.args(["-loadvm", snapshot]);
     }
     Ok(command)
+}
+
+/// Serial ports, network and what else the machine gets. One without PCI has its own devices, and is only told
+/// what they are connected to.
+fn devices(qemu: &Qemu) -> Vec<String> {
+    let mut args = Vec::new();
+    let mut add = |option: &str, value: String| args.extend([option.to_string(), value]);
+    let shell_on_usb = qemu
+        .test_port
+        .as_deref()
+        .is_some_and(|port| port.starts_with("ttyUSB"));
+    let shell_on_serial = qemu.test_port.is_some() && !shell_on_usb;
+    let mut shell_placed = !shell_on_serial;
+    for port in 0..=qemu.console_port.max(u8::from(shell_on_serial)) {
+        let connected = if port == qemu.console_port {
+            "chardev:console"
+        } else if !shell_placed {
+            shell_placed = true;
+            "chardev:shell"
+        } else {
+            "null"
+        };
+        add("-serial", connected.into());
+    }
+    if shell_on_usb {
+        add(
+            "-device",
+            "usb-serial,chardev=shell,always-plugged=on".into(),
+        );
+    } else if !shell_on_serial {
+        add("-device", "virtio-serial-pci".into());
+        add(
+            "-device",
+            format!("virtserialport,chardev=shell,name={PORT}"),
+        );
+    }
+    match qemu.disk {
+        DiskBus::Virtio => {
+            add("-device", "virtio-rng-pci".into());
+            if qemu.network {
+                add("-netdev", "user,id=net0".into());
+                add("-device", "virtio-net-pci,netdev=net0,romfile=".into());
+            }
+        }
+        DiskBus::Sd => {
+            let network = if qemu.network { "user" } else { "none" };
+            add("-nic", network.into());
+        }
+    }
+    args
 }
 
 fn add_disk(command: &mut Command, request: &MachineRequest<'_>, qemu: &Qemu) -> Result<()> {
@@ -108,6 +122,18 @@ fn add_disk(command: &mut Command, request: &MachineRequest<'_>, qemu: &Qemu) ->
             .args(["-device", "virtio-blk-pci,drive=disk,bootindex=1"]),
         DiskBus::Sd => command.args(["-drive", &format!("if=sd,{drive}")]),
     };
+    if let Some(offer) = request.offer {
+        // Without a number of its own QEMU would put a slow hub before it.
+        command
+            .args([
+                "-drive",
+                &format!(
+                    "if=none,id=offer,format=raw,readonly=on,file={}",
+                    option_value(offer)?
+                ),
+            ])
+            .args(["-device", "usb-storage,drive=offer,port=1"]);
+    }
     Ok(())
 }
 
@@ -125,10 +151,21 @@ fn add_firmware(command: &mut Command, request: &MachineRequest<'_>) -> Result<(
             option_value(variables)?
         ));
     }
-    for (option, file) in [("-bios", &firmware.bios), ("-kernel", &firmware.kernel)] {
+    for (option, file) in [
+        ("-bios", &firmware.bios),
+        ("-kernel", &firmware.kernel),
+        ("-dtb", &firmware.device_tree),
+    ] {
         if let Some(file) = file {
             command.arg(option).arg(file);
         }
+    }
+    if let Some(overlay) = &firmware.overlay {
+        command.arg("-device").arg(format!(
+            "loader,addr={:#x},force-raw=on,file={}",
+            hardware::OVERLAY_ADDRESS,
+            option_value(overlay)?
+        ));
     }
     Ok(())
 }
@@ -140,14 +177,20 @@ fn add_credentials(
     request: &MachineRequest<'_>,
     scratch: &Path,
 ) -> Result<()> {
-    for (name, text) in CREDENTIALS {
+    // systemd.system-credentials(7); names are short: QEMU's configuration device has no room for longer ones.
+    let unit = shell::unit(&format!("virtio-ports/{PORT}"));
+    let credentials = [
+        (format!("systemd.extra-unit.{}", shell::UNIT), unit.as_str()),
+        ("systemd.unit-dropin.-.slice".into(), shell::WANT),
+    ];
+    for (name, text) in credentials {
         if request.board.arch == "amd64" {
             let text = base64::engine::general_purpose::STANDARD.encode(text);
             command.arg("-smbios").arg(format!(
                 "type=11,value=io.systemd.credential.binary:{name}={text}"
             ));
         } else {
-            let file = scratch.join(name);
+            let file = scratch.join(&name);
             std::fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
             command.arg("-fw_cfg").arg(format!(
                 "name=opt/io.systemd.credentials/{name},file={}",
@@ -215,4 +258,40 @@ fn option_value(path: &Path) -> Result<String> {
         .to_str()
         .with_context(|| format!("the path {} is not UTF-8", path.display()))?;
     Ok(text.replace(',', ",,"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bsp::board::builtin;
+
+    fn line(board: &str) -> String {
+        devices(&builtin(board).unwrap().qemu.unwrap()).join(" ")
+    }
+
+    #[test]
+    fn a_paravirtual_machine_gets_its_devices_on_pci() {
+        assert_eq!(
+            line("qemu-aarch64"),
+            "-serial chardev:console -device virtio-serial-pci \
+             -device virtserialport,chardev=shell,name=treeline.test -device virtio-rng-pci \
+             -netdev user,id=net0 -device virtio-net-pci,netdev=net0,romfile="
+        );
+    }
+
+    #[test]
+    fn a_board_is_told_what_its_own_devices_are_connected_to() {
+        assert_eq!(
+            line("rpi4"),
+            "-serial chardev:shell -serial chardev:console -nic none"
+        );
+        assert_eq!(
+            line("rpi2"),
+            "-serial chardev:console -serial chardev:shell -nic none"
+        );
+        assert_eq!(
+            line("orangepi-pc"),
+            "-serial chardev:console -device usb-serial,chardev=shell,always-plugged=on -nic user"
+        );
+    }
 }

@@ -5,6 +5,7 @@
 
 pub mod console;
 mod firmware;
+mod hardware;
 pub mod interactive;
 pub mod launch;
 pub mod monitor;
@@ -46,8 +47,11 @@ pub struct MachineRequest<'a> {
     pub firmware: &'a Firmware,
     /// Name of an internal snapshot to resume instead of booting.
     pub resume: Option<&'a str>,
-    /// Whether the guest gets a root shell for tests, injected by a systemd credential.
+    /// Whether the guest gets a root shell for tests, injected by a systemd credential; on a machine that
+    /// knows no way for that, the shell must be in its tree ([`shell::unit`]).
     pub test_shell: bool,
+    /// A second disk (raw), on USB, that the guest can read.
+    pub offer: Option<&'a Path>,
 }
 
 impl Machine {

@@ -1,4 +1,4 @@
-//! The test shell: a root shell in the guest on a virtio port, spoken to over a Unix socket.
+//! The test shell: a root shell in the guest on a port that only QEMU can open, spoken to over a Unix socket.
 //!
 //! The shell is plain `sh` without terminal, prompt or echo. Every command is followed by a line that
 //! prints a marker with a number used once and the exit status, so output and status cannot be mixed up,
@@ -10,6 +10,35 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
+
+/// Name of the unit in the guest.
+pub const UNIT: &str = "t.service";
+/// Makes the root slice want the unit: it belongs to every transaction that starts a service.
+pub const WANT: &str = "[Unit]\nWants=t.service\n";
+
+/// The unit: a root shell on `/dev/<port>`. A paravirtual port can be opened once at a time, so one descriptor
+/// serves both ways; a serial port is made to pass every byte as it is, and the shell sees a pipe, lest it prompt.
+pub fn unit(port: &str) -> String {
+    let start = if port.starts_with("tty") {
+        format!("stty -F /dev/{port} raw -echo; cat </dev/{port} | /bin/sh >/dev/{port} 2>&1")
+    } else {
+        format!("exec /bin/sh <>/dev/{port} >&0 2>&1")
+    };
+    format!(
+        "[Unit]
+Description=Treeline test shell
+DefaultDependencies=no
+After=systemd-udevd.service local-fs.target
+Conflicts=shutdown.target
+Before=shutdown.target
+StartLimitIntervalSec=0
+[Service]
+ExecStart=/bin/sh -c '{start}'
+Restart=always
+RestartSec=500ms
+"
+    )
+}
 
 /// A connected test shell.
 #[derive(Debug)]

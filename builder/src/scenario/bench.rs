@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{ensure, Context, Result};
-use bsp::board::Board;
+use bsp::board::{Board, DiskBus};
 use keys::author::{self, Expiry, Keyring};
 use keys::keyfile::PrivateKey;
 use keys::release::{release_target, Release};
 
 use super::table::{Fault, Offer};
-use super::variant;
+use super::{stand_in, variant};
 use crate::cache::Cache;
 use crate::command::Command;
 use crate::pipeline::{self, BuildOptions};
@@ -59,7 +59,10 @@ impl<'a> Bench<'a> {
             fs::remove_dir_all(dir).with_context(|| format!("clearing {}", dir.display()))?;
         }
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
-        let product = variant::under_test(project, &format!("https://10.0.2.2:{port}/"));
+        let machine = project.board(board)?;
+        let url = stand_in::url(machine.qemu.as_ref(), port);
+        let mut product = variant::under_test(project, &url);
+        stand_in::lay_into(&mut product, &machine, &dir.join("stand-in"))?;
         let site = Project {
             dir: dir.to_path_buf(),
             product,
@@ -93,10 +96,9 @@ impl<'a> Bench<'a> {
         Command::new("qemu-img", "qemu-utils")
             .args(["resize", "-q"])
             .arg(&disk)
-            .arg("+512M")
+            .arg(larger(&machine, raw)?.to_string())
             .run()?;
-        let machine = site.board(board)?;
-        let firmware = Firmware::make(&machine, dir, |file| {
+        let firmware = Firmware::make(&machine, raw, dir, |file| {
             pipeline::package_file(&site, board, file, cache, progress)
         })?;
         Ok(Self {
@@ -189,6 +191,16 @@ impl<'a> Bench<'a> {
             _ => {}
         }
         Ok(dir)
+    }
+
+    /// Whether the devices reach a server; otherwise updates come on a disk.
+    pub fn has_network(&self) -> bool {
+        self.board.qemu.as_ref().is_some_and(|qemu| qemu.network)
+    }
+
+    /// Whether QEMU can save the state of the board's machine.
+    pub fn has_snapshots(&self) -> bool {
+        self.board.qemu.as_ref().is_some_and(|qemu| qemu.snapshots)
     }
 
     /// Starts the update server over `dir`.
@@ -307,6 +319,16 @@ impl<'a> Bench<'a> {
         )?;
         Ok(())
     }
+}
+
+/// Bytes of a disk that is larger than the image.
+fn larger(board: &Board, image: &Path) -> Result<u64> {
+    let image = fs::metadata(image).with_context(|| format!("reading {}", image.display()))?;
+    let bytes = image.len() + (512 << 20);
+    Ok(match board.qemu.as_ref().map(|qemu| qemu.disk) {
+        Some(DiskBus::Sd) => bytes.next_power_of_two(),
+        _ => bytes,
+    })
 }
 
 /// A product's keys and certificates, made for the test.

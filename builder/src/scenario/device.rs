@@ -21,6 +21,8 @@ pub const UPGRADE: Duration = Duration::from_secs(900);
 pub struct Device {
     /// The machine.
     pub machine: Machine,
+    /// Whether updates come on a disk that must be mounted first.
+    pub offline: bool,
 }
 
 /// What `device-agent status --json` says, as far as the scenarios judge it.
@@ -85,8 +87,20 @@ impl Device {
         Ok(status)
     }
 
+    /// Plugs in the disk with the updates, on a board that has no network.
+    fn plug_in(&mut self) -> Result<()> {
+        if self.offline {
+            let command = super::stand_in::mount_command();
+            self.machine
+                .sh_ok(&command, COMMAND)
+                .context("mounting the disk with the updates")?;
+        }
+        Ok(())
+    }
+
     /// Starts an upgrade that ends in a reboot; its output goes to the console.
     pub fn start_upgrade(&mut self, environment: &str) -> Result<()> {
+        self.plug_in()?;
         self.machine.sh_start(&format!(
             "{environment} device-agent upgrade --wait >/dev/console 2>&1"
         ))
@@ -95,6 +109,7 @@ impl Device {
     /// Installs without a reboot and returns exit status and output. `options` such as `--wait`, which
     /// every caller wants but the one that looks for the lock: after a boot the judge may still tidy up.
     pub fn install(&mut self, options: &str) -> Result<(i32, String)> {
+        self.plug_in()?;
         self.machine.sh(
             &format!("device-agent upgrade --no-reboot {options}"),
             UPGRADE,

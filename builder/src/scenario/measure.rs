@@ -55,6 +55,11 @@ impl Figures {
 /// Measures the good update on `request`'s board; its scenarios are not played.
 pub fn run(request: &Request<'_>, cache: &Cache, progress: Progress) -> Result<Figures> {
     let place = prepare(request, cache, progress)?;
+    ensure!(
+        place.bench.has_network(),
+        "measuring needs a network, which QEMU's machine of {} does not have",
+        request.board
+    );
     let measured = |name: &str, before: &[&str], command: &str| -> Result<Taken> {
         let stage = progress.stage(name);
         let scratch = tempfile::tempdir_in(&place.work).context("creating a scratch directory")?;

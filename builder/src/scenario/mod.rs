@@ -9,6 +9,7 @@ pub mod device;
 pub mod measure;
 pub mod play;
 pub mod report;
+mod stand_in;
 pub mod table;
 pub mod variant;
 
@@ -89,6 +90,14 @@ pub fn run(request: &Request<'_>, cache: &Cache, progress: Progress) -> Result<S
     };
     for round in 1..=request.rounds {
         for scenario in &request.scenarios {
+            if let Some(reason) = scenario.unplayable(&place.bench.board) {
+                progress
+                    .stage(scenario.name)
+                    .done(format_args!("not played: {reason}"));
+                summary.outcomes.push(Outcome::not_played(scenario, reason));
+                summary.write(&place.out)?;
+                continue;
+            }
             let log = place.logs.join(format!("{}-{round}.log", scenario.name));
             let stage = progress.stage(scenario.name);
             let begun = Instant::now();
@@ -101,6 +110,7 @@ pub fn run(request: &Request<'_>, cache: &Cache, progress: Progress) -> Result<S
                 about: scenario.about.into(),
                 seconds: begun.elapsed().as_secs_f64(),
                 failure: result.err().map(|error| format!("{error:#}")),
+                not_played: None,
                 console_log: log.display().to_string(),
             });
             // After every scenario, so that an interrupted run leaves what it has found.

@@ -8,6 +8,7 @@ use anyhow::{bail, ensure, Context, Result};
 use super::bench::Bench;
 use super::boot_state::{spoil, Spoiled};
 use super::device::{Device, BOOT, COMMAND, TRIAL, UPGRADE};
+use super::stand_in;
 use super::table::{Expect, Fault, Scenario};
 use super::variant::{NEW_VERSION, OLD_VERSION};
 use crate::qemu::{Firmware, Machine, MachineRequest};
@@ -22,9 +23,17 @@ const KERNEL: &str = "Linux version";
 const WELCOME: &str = "Welcome to";
 
 /// Boots a device from the factory image once and leaves disk and memory as a snapshot, so that every
-/// scenario begins with a device that runs. Returns the disk; the firmware is the bench's.
+/// scenario begins with a device that runs; where QEMU cannot do that, the device is switched off in good order
+/// and every scenario switches it on. Returns the disk; the firmware is the bench's.
 pub fn ready_device(bench: &Bench<'_>, dir: &Path) -> Result<PathBuf> {
     let log = dir.join("first-boot.log");
+    let offer = if bench.has_network() {
+        None
+    } else {
+        let disk = dir.join("no-offer.raw");
+        stand_in::offer_disk(None, &disk)?;
+        Some(disk)
+    };
     let machine = Machine::start(&MachineRequest {
         board: &bench.board,
         disk: &bench.disk,
@@ -32,16 +41,13 @@ pub fn ready_device(bench: &Bench<'_>, dir: &Path) -> Result<PathBuf> {
         firmware: &bench.firmware,
         resume: None,
         test_shell: true,
+        offer: offer.as_deref(),
     })?;
-    let mut device = Device { machine };
-    device
-        .machine
-        .wait_for_shell(BOOT)
-        .with_context(|| format!("first boot; console: {}", log.display()))?;
-    device.machine.sh_ok(
-        "until systemctl is-active -q multi-user.target; do sleep 1; done",
-        BOOT,
-    )?;
+    let mut device = Device {
+        machine,
+        offline: !bench.has_network(),
+    };
+    started(&mut device).with_context(|| format!("first boot; console: {}", log.display()))?;
     device.must_run(OLD_VERSION)?;
     let size = device
         .machine
@@ -50,8 +56,33 @@ pub fn ready_device(bench: &Bench<'_>, dir: &Path) -> Result<PathBuf> {
         size.trim().parse::<u64>().unwrap_or(0) > 400,
         "the data partition has not grown to the end of the disk: /var has {size} MiB"
     );
-    device.machine.save(READY)?;
+    if bench.has_snapshots() {
+        device.machine.save(READY)?;
+    } else {
+        switch_off(device)?;
+    }
     Ok(bench.disk.clone())
+}
+
+/// Waits until a device that was switched on has started everything.
+fn started(device: &mut Device) -> Result<()> {
+    device.machine.wait_for_shell(BOOT)?;
+    device
+        .machine
+        .sh_ok(
+            "until systemctl is-active -q multi-user.target; do sleep 1; done",
+            BOOT,
+        )
+        .map(drop)
+}
+
+/// Shuts a device down. QEMU knows of no power switch on some boards: the kernel's last word is enough.
+fn switch_off(mut device: Device) -> Result<()> {
+    let from = device.machine.console.position();
+    device.machine.sh_start("systemctl poweroff")?;
+    let last = ["reboot: Power down", "reboot: System halted"];
+    device.machine.console.wait_for_any(&last, from, BOOT)?;
+    device.machine.cut_power()
 }
 
 /// A scenario being played.
@@ -63,6 +94,8 @@ struct Play<'a> {
     log: PathBuf,
     updates: PathBuf,
     server: Option<Running>,
+    /// The disk with the updates, on a board without network.
+    offer: Option<PathBuf>,
 }
 
 /// Plays `scenario` with copies of the ready device in `scratch`; the console goes to `log`.
@@ -74,16 +107,24 @@ pub fn play(
     log: &Path,
 ) -> Result<()> {
     let updates = bench.server_dir(scenario.offer, scenario.fault, scratch)?;
+    let (server, offer) = if bench.has_network() {
+        (Some(bench.serve(&updates)?), None)
+    } else {
+        let disk = scratch.join("offer.raw");
+        stand_in::offer_disk(Some(&updates), &disk)?;
+        (None, Some(disk))
+    };
     let mut play = Play {
         bench,
         scenario,
         disk: copy(ready, scratch)?,
         firmware: bench.firmware.fork(scratch)?,
         log: log.to_path_buf(),
-        server: Some(bench.serve(&updates)?),
+        server,
+        offer,
         updates,
     };
-    let device = play.machine(Some(READY))?;
+    let device = play.ready()?;
     match scenario.expect {
         Expect::Updated => play.updated(device),
         Expect::FellBack => play.fell_back(device),
@@ -106,12 +147,25 @@ pub fn resume(bench: &Bench<'_>, ready: &Path, scratch: &Path, log: &Path) -> Re
         disk: &copy(ready, scratch)?,
         console_log: log,
         firmware: &bench.firmware.fork(scratch)?,
-        resume: Some(READY),
+        resume: bench.has_snapshots().then_some(READY),
         test_shell: true,
+        offer: None,
     })?;
-    let mut device = Device { machine };
-    device.machine.wait_for_shell(Duration::from_secs(120))?;
+    let mut device = Device {
+        machine,
+        offline: !bench.has_network(),
+    };
+    resumed(bench, &mut device)?;
     Ok(device)
+}
+
+/// Waits for a device that goes on from the snapshot, or starts where there is none.
+fn resumed(bench: &Bench<'_>, device: &mut Device) -> Result<()> {
+    if bench.has_snapshots() {
+        device.machine.wait_for_shell(Duration::from_secs(120))
+    } else {
+        started(device)
+    }
 }
 
 impl Play<'_> {
@@ -123,11 +177,18 @@ impl Play<'_> {
             firmware: &self.firmware,
             resume,
             test_shell: true,
+            offer: self.offer.as_deref(),
         })?;
-        let mut device = Device { machine };
-        if resume.is_some() {
-            device.machine.wait_for_shell(Duration::from_secs(120))?;
-        }
+        // What is not plugged in is on this board what a server out of reach is elsewhere.
+        let offline = self.offer.is_some() && self.scenario.fault != Fault::NoNetwork;
+        Ok(Device { machine, offline })
+    }
+
+    /// A running device that has started the old version and confirmed it.
+    fn ready(&self) -> Result<Device> {
+        let snapshot = self.bench.has_snapshots().then_some(READY);
+        let mut device = self.machine(snapshot)?;
+        resumed(self.bench, &mut device)?;
         Ok(device)
     }
 

@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use serde::Serialize;
 
+use super::table::Scenario;
+
 /// How one scenario went.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -19,8 +21,25 @@ pub struct Outcome {
     pub seconds: f64,
     /// What went wrong, with the whole chain of reasons; `None` if all held.
     pub failure: Option<String>,
+    /// Why this board's machine cannot play it; `None`: it was played.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_played: Option<String>,
     /// Console log of the device.
     pub console_log: String,
+}
+
+impl Outcome {
+    /// A scenario that the board's machine cannot play.
+    pub fn not_played(scenario: &Scenario, reason: &str) -> Self {
+        Self {
+            scenario: scenario.name.into(),
+            about: scenario.about.into(),
+            seconds: 0.0,
+            failure: None,
+            not_played: Some(reason.into()),
+            console_log: String::new(),
+        }
+    }
 }
 
 /// How a run went.
@@ -38,6 +57,12 @@ impl Summary {
         self.outcomes.iter().filter(|o| o.failure.is_some()).count()
     }
 
+    /// How many this board's machine cannot play.
+    pub fn not_played(&self) -> usize {
+        let not = self.outcomes.iter().filter(|o| o.not_played.is_some());
+        not.count()
+    }
+
     /// The table for people.
     pub fn table(&self) -> String {
         let width = self
@@ -48,11 +73,18 @@ impl Summary {
             .unwrap_or(0);
         let mut text = String::new();
         for o in &self.outcomes {
-            let word = if o.failure.is_some() { "FAILED" } else { "ok" };
+            let word = match (&o.failure, &o.not_played) {
+                (Some(_), _) => "FAILED",
+                (None, Some(_)) => "-",
+                (None, None) => "ok",
+            };
             text.push_str(&format!(
                 "  {:<width$}  {word:<6}  {:>5.0} s  {}\n",
                 o.scenario, o.seconds, o.about
             ));
+            if let Some(reason) = &o.not_played {
+                text.push_str(&format!("  {:<width$}    not played: {reason}\n", ""));
+            }
             if let Some(failure) = &o.failure {
                 for line in failure.lines() {
                     text.push_str(&format!("  {:<width$}    {line}\n", ""));
@@ -61,11 +93,15 @@ impl Summary {
             }
         }
         // A closing line that machines read as well.
+        let (failed, not_played) = (self.failed(), self.not_played());
         text.push_str(&format!(
-            "\n{} passed, {} failed\n",
-            self.outcomes.len() - self.failed(),
-            self.failed()
+            "\n{} passed, {failed} failed",
+            self.outcomes.len() - failed - not_played
         ));
+        if not_played > 0 {
+            text.push_str(&format!(", {not_played} not played"));
+        }
+        text.push('\n');
         text
     }
 
@@ -86,9 +122,14 @@ impl Summary {
         let mut report = Report::new("builder test");
         let mut suite = TestSuite::new(self.board.as_str());
         for o in &self.outcomes {
-            let status = match &o.failure {
-                None => TestCaseStatus::success(),
-                Some(text) => {
+            let status = match (&o.failure, &o.not_played) {
+                (None, None) => TestCaseStatus::success(),
+                (None, Some(reason)) => {
+                    let mut status = TestCaseStatus::skipped();
+                    status.set_message(reason.as_str());
+                    status
+                }
+                (Some(text), _) => {
                     let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
                     status.set_message(text.lines().next().unwrap_or_default());
                     status.set_description(text.as_str());
@@ -106,6 +147,7 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
+    use super::super::table::SCENARIOS;
     use super::*;
 
     #[test]
@@ -115,11 +157,13 @@ mod tests {
             about: "it hangs".into(),
             seconds: 1.5,
             failure: failure.map(Into::into),
+            not_played: None,
             console_log: "console.log".into(),
         };
+        let not_played = Outcome::not_played(&SCENARIOS[0], "it has no network");
         let summary = Summary {
             board: "x".into(),
-            outcomes: vec![outcome(None), outcome(Some("no <fallback>"))],
+            outcomes: vec![outcome(None), outcome(Some("no <fallback>")), not_played],
         };
         let dir = tempfile::tempdir().unwrap();
         summary.write(dir.path()).unwrap();
@@ -128,6 +172,15 @@ mod tests {
             xml.contains("failures=\"1\"") && xml.contains("no &lt;fallback&gt;"),
             "{xml}"
         );
-        assert!(summary.table().contains("1 passed, 1 failed"));
+        assert!(
+            xml.contains("skipped=\"1\"") || xml.contains("disabled=\"1\""),
+            "{xml}"
+        );
+        let table = summary.table();
+        assert!(
+            table.contains("1 passed, 1 failed, 1 not played"),
+            "{table}"
+        );
+        assert!(table.contains("it has no network"), "{table}");
     }
 }

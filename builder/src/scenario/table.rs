@@ -1,6 +1,8 @@
 //! The scenarios, as data: what is offered to the device, what is done to it meanwhile, what must hold
 //! afterwards. `run` carries them out; nothing here touches a device.
 
+use bsp::board::Board;
+
 /// One scenario.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scenario {
@@ -16,6 +18,19 @@ pub struct Scenario {
     pub expect: Expect,
     /// Whether it belongs to the quick set that `make test` runs.
     pub quick: bool,
+}
+
+impl Scenario {
+    /// Why QEMU's machine of `board` cannot play it; `None`: it can.
+    pub fn unplayable(&self, board: &Board) -> Option<&'static str> {
+        let network = board.qemu.as_ref().is_some_and(|qemu| qemu.network);
+        match self.fault {
+            Fault::ServerGone if !network => {
+                Some("needs a network, which QEMU's machine of this board does not have")
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The release that a device on the first version is offered.
@@ -372,7 +387,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_found() {
+    fn names_are_unique_and_found_and_few_are_unplayable() {
         for s in SCENARIOS {
             let found = select(&[s.name.to_string()], false).unwrap();
             assert_eq!(found, [s], "{} stands twice", s.name);
@@ -380,6 +395,13 @@ mod tests {
         assert!(select(&["nonsense".into()], false)
             .unwrap_err()
             .contains("good-update"));
+        let unplayable = |id: &str| {
+            let board = bsp::board::builtin(id).unwrap();
+            let not = SCENARIOS.iter().filter(|s| s.unplayable(&board).is_some());
+            not.map(|s| s.name).collect::<Vec<_>>()
+        };
+        assert_eq!(unplayable("rpi4"), ["server-gone"]);
+        assert_eq!(unplayable("x86_64-uefi"), [""; 0]);
         let quick = select(&[], true).unwrap().len();
         assert!(quick > 0 && quick < SCENARIOS.len());
     }

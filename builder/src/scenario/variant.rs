@@ -148,7 +148,7 @@ fn noise(len: usize) -> Vec<u8> {
 
 /// Lays `overlay` over everything else: a board section has one overlay, so what stood there is first
 /// copied beneath it.
-fn lay_over(product: &mut Product, board: &str, overlay: Overlay) -> Result<()> {
+pub(super) fn lay_over(product: &mut Product, board: &str, overlay: Overlay) -> Result<()> {
     let section = product.board.entry(board.to_string()).or_default();
     match &mut section.overlay {
         None => section.overlay = Some(overlay),

@@ -16,7 +16,7 @@ use super::variables::Variables;
 use env::EnvError;
 
 pub use image::image;
-pub use script::{boot_script, DeviceTree, ScriptPlaces, Watchdog};
+pub use script::{boot_script, DeviceTree, ScriptPlaces, Watchdog, VIRTUAL_BOARD};
 pub use store::UbootStore;
 
 /// What the disk holds at the factory: both copies, as (bytes from the start of the disk, content).

@@ -28,6 +28,8 @@ mod boot;
 mod menu;
 mod state;
 
+pub use boot::VIRTUAL_BOARD;
+
 use crate::board::{Environment, LoadAddresses};
 
 /// Most entries that the script looks at.

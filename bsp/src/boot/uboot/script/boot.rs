@@ -3,6 +3,8 @@
 use super::menu::{suffix, ARGUMENTS, PATHS};
 use super::{DeviceTree, ScriptPlaces, Watchdog, ENTRY_LIMIT, MESSAGE_SECONDS};
 
+/// Variable of U-Boot that no real board sets: address of an overlay, hexadecimal.
+pub const VIRTUAL_BOARD: &str = "treeline_virtual_board";
 /// Room for what overlays add to a device tree, in bytes.
 const OVERLAY_ROOM: u32 = 0x1_0000;
 
@@ -138,6 +140,7 @@ fn device_tree(rule: &DeviceTree, partition: &str) -> String {
     };
     let load_tree = load(partition, "tl_tree", "${tl_dt_path}");
     let overlays = apply(overlays, partition, &load_tree);
+    let virtual_board = virtual_board();
     format!(
         "\
 {detect}\
@@ -151,12 +154,31 @@ fn device_tree(rule: &DeviceTree, partition: &str) -> String {
       if {load_tree}; then
         tl_dt=${{tl_tree}}
 {overlays}\
+{virtual_board}\
       else
         tl_ok=0
       fi
     else
 {own}\
     fi
+"
+    )
+}
+
+/// Where U-Boot was started by QEMU, which lacks some of the board, an overlay that says so stands in memory and
+/// [`VIRTUAL_BOARD`] holds its address.
+fn virtual_board() -> String {
+    format!(
+        "\
+        if test -n \"${{{VIRTUAL_BOARD}}}\"; then
+          fdt addr ${{tl_tree}}
+          fdt resize {OVERLAY_ROOM:x}
+          if fdt apply ${{{VIRTUAL_BOARD}}}; then
+            echo \"Treeline: this is a virtual board\"
+          else
+            tl_ok=0
+          fi
+        fi
 "
     )
 }
