@@ -12,7 +12,7 @@ mod uuid;
 
 pub use disk::{Disk, Magic, Partition, RawArea, Role, Table, ERASE_BLOCK};
 pub use load::{builtin, from_toml, list, BoardError};
-pub use qemu::{DiskBus, Qemu};
+pub use qemu::{DiskBus, Qemu, TEST_PORT};
 pub use size::Size;
 pub use sources::{FirmwareFile, PackageFile, Source};
 pub use uuid::{disk_id, disk_uuid, partition_uuid, stable_uuid, Purpose};

@@ -355,9 +355,11 @@ fn check_qemu(board: &Board) -> Checked {
         return Err("qemu.device-tree needs qemu.kernel (U-Boot) and [device-trees]".into());
     }
     if let Some(port) = &qemu.test_port {
-        if port.is_empty() || !port.bytes().all(|c| c.is_ascii_alphanumeric()) {
+        let is_serial = !port.is_empty() && port.bytes().all(|c| c.is_ascii_alphanumeric());
+        if !is_serial && port != super::TEST_PORT {
             return Err(format!(
-                "qemu.test-port \"{port}\" must be the name of a serial port, e.g. \"ttyAMA0\""
+                "qemu.test-port \"{port}\" must be the name of a serial port, e.g. \"ttyAMA0\", or \"{}\"",
+                super::TEST_PORT
             ));
         }
     }

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::PackageFile;
 
+/// The paravirtual port that tests speak to, below `/dev`.
+pub const TEST_PORT: &str = "virtio-ports/treeline.test";
+
 /// How QEMU runs a board.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
@@ -53,7 +56,9 @@ pub struct Qemu {
     #[serde(default)]
     pub console_port: u8,
     /// What the guest calls the serial port that tests speak to (`ttyAMA0`): the first one that is not the
-    /// console; one on USB is added to the machine (`ttyUSB0`). None: a paravirtual port.
+    /// console; one on USB is added to the machine (`ttyUSB0`); `virtio-ports/treeline.test` is the paravirtual
+    /// port, for a kernel that cannot read QEMU's configuration device. None: that port, and the guest learns of
+    /// it at boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_port: Option<String>,
     /// What the machine lacks of the board, or has otherwise: device-tree source, without its header, that is

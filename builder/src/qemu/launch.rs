@@ -5,12 +5,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{bail, Context, Result};
 use base64::Engine;
-use bsp::board::{DiskBus, Qemu};
+use bsp::board::{DiskBus, Qemu, TEST_PORT};
 
 use super::{hardware, shell, MachineRequest};
-
-/// Name of the paravirtual port that the test shell listens on.
-const PORT: &str = "treeline.test";
 
 /// Builds the command line; sockets are created in `scratch`.
 pub fn command(request: &MachineRequest<'_>, scratch: &Path) -> Result<Command> {
@@ -69,7 +66,8 @@ fn devices(qemu: &Qemu) -> Vec<String> {
         .test_port
         .as_deref()
         .is_some_and(|port| port.starts_with("ttyUSB"));
-    let shell_on_serial = qemu.test_port.is_some() && !shell_on_usb;
+    let paravirtual = qemu.test_port.as_deref().unwrap_or(TEST_PORT) == TEST_PORT;
+    let shell_on_serial = !paravirtual && !shell_on_usb;
     let mut shell_placed = !shell_on_serial;
     for port in 0..=qemu.console_port.max(u8::from(shell_on_serial)) {
         let connected = if port == qemu.console_port {
@@ -91,7 +89,7 @@ fn devices(qemu: &Qemu) -> Vec<String> {
         add("-device", "virtio-serial-pci".into());
         add(
             "-device",
-            format!("virtserialport,chardev=shell,name={PORT}"),
+            format!("virtserialport,chardev=shell,name={}", port_name()),
         );
     }
     match qemu.disk {
@@ -108,6 +106,11 @@ fn devices(qemu: &Qemu) -> Vec<String> {
         }
     }
     args
+}
+
+/// What QEMU calls the paravirtual port.
+fn port_name() -> &'static str {
+    TEST_PORT.trim_start_matches("virtio-ports/")
 }
 
 fn add_disk(command: &mut Command, request: &MachineRequest<'_>, qemu: &Qemu) -> Result<()> {
@@ -178,7 +181,7 @@ fn add_credentials(
     scratch: &Path,
 ) -> Result<()> {
     // systemd.system-credentials(7); names are short: QEMU's configuration device has no room for longer ones.
-    let unit = shell::unit(&format!("virtio-ports/{PORT}"));
+    let unit = shell::unit(TEST_PORT);
     let credentials = [
         (format!("systemd.extra-unit.{}", shell::UNIT), unit.as_str()),
         ("systemd.unit-dropin.-.slice".into(), shell::WANT),
