@@ -140,7 +140,8 @@ impl Shell {
         let rest = &text[at + marker.len()..];
         let end = rest.find(">>")?;
         let status = rest[..end].parse().ok()?;
-        let output = text[..at].trim_end_matches('\n');
+        // A line feed of the answer before may come late.
+        let output = text[..at].trim_matches('\n');
         // What an earlier command left behind ends with that command's marker.
         let output = output.rsplit_once(">>\n").map_or(output, |(_, last)| last);
         let answer = (status, output.trim_end().to_string());
@@ -161,6 +162,8 @@ mod tests {
             received: Vec::new(),
             count: 2,
         };
+        shell.received = b"\nold\n<<treeline:0:0>>".to_vec();
+        assert_eq!(shell.answer("<<treeline:0:"), Some((0, "old".into())));
         shell.received = b"old\n<<treeline:1:0>>\nnew\nlines\n\n<<treeline:2:7>>\n".to_vec();
         assert_eq!(
             shell.answer("<<treeline:2:"),

@@ -17,6 +17,8 @@ use crate::qemu::shell;
 const LABEL: &str = "treeline-offer";
 /// Where a test mounts it on the device.
 const MOUNTED: &str = "/run/treeline-offer";
+/// QEMU's USB controller of a Raspberry Pi never comes back once Linux has let it sleep.
+const USB_AWAKE: &str = "usbcore.autosuspend=-1";
 /// Bytes of that disk: the published directory of a test and room to spare; blocks that are never written
 /// take none.
 const OFFER_BYTES: u64 = 4 << 30;
@@ -34,6 +36,9 @@ pub fn lay_into(product: &mut Product, board: &Board, dir: &Path) -> Result<()> 
     let files = files(board);
     if files.is_empty() {
         return Ok(());
+    }
+    if url(board.qemu.as_ref(), 0).starts_with("file:") {
+        product.kernel_args.push(USB_AWAKE.into());
     }
     for (path, content) in files {
         let path = dir.join(path);
