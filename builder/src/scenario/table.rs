@@ -24,12 +24,7 @@ impl Scenario {
     /// Why QEMU's machine of `board` cannot play it; `None`: it can.
     pub fn unplayable(&self, board: &Board) -> Option<&'static str> {
         let network = board.qemu.as_ref().is_some_and(|qemu| qemu.network);
-        match self.fault {
-            Fault::ServerGone if !network => {
-                Some("needs a network, which QEMU's machine of this board does not have")
-            }
-            _ => None,
-        }
+        (self.fault == Fault::ServerGone && !network).then_some("this board has no network in QEMU")
     }
 }
 
