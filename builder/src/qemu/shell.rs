@@ -7,6 +7,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
@@ -40,27 +41,78 @@ RestartSec=500ms
     )
 }
 
-/// A connected test shell.
+/// A connected test shell. What the guest sends is taken at once, by a thread: on a serial port a boot loader
+/// speaks as well, and a guest stands still as soon as QEMU can no longer pass on its bytes (of which a socket
+/// holds but a few hundred, when they come one by one).
 #[derive(Debug)]
 pub struct Shell {
     stream: UnixStream,
-    received: Vec<u8>,
+    received: Arc<Received>,
     count: u64,
+}
+
+#[derive(Debug, Default)]
+struct Received {
+    taken: Mutex<Taken>,
+    more: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    bytes: Vec<u8>,
+    ended: bool,
+}
+
+impl Received {
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_from(&self, mut stream: UnixStream) {
+        let mut buffer = [0; 65536];
+        loop {
+            let count = stream.read(&mut buffer).unwrap_or(0);
+            let mut taken = self.lock();
+            taken.bytes.extend_from_slice(&buffer[..count]);
+            taken.ended = count == 0;
+            self.more.notify_all();
+            if taken.ended {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        // Ends the thread; a stream that is closed already needs nothing.
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
 }
 
 impl Shell {
     /// Connects to QEMU's socket; the guest need not be there yet.
     pub fn connect(path: &Path) -> Result<Self> {
         let stream = UnixStream::connect(path).context("connecting to the test shell's socket")?;
-        stream
-            .set_read_timeout(Some(Duration::from_millis(200)))
-            .context("setting the test shell's time-out")?;
+        Self::over(stream)
+    }
+
+    fn over(stream: UnixStream) -> Result<Self> {
         stream
             .set_write_timeout(Some(Duration::from_secs(5)))
             .context("setting the test shell's time-out")?;
+        let received = Arc::new(Received::default());
+        let (writer, reader) = (
+            Arc::clone(&received),
+            stream.try_clone().context("duplicating a socket")?,
+        );
+        std::thread::Builder::new()
+            .name("test shell".into())
+            .spawn(move || writer.take_from(reader))
+            .context("starting the reader of the test shell")?;
         Ok(Self {
             stream,
-            received: Vec::new(),
+            received,
             count: 0,
         })
     }
@@ -100,28 +152,28 @@ impl Shell {
             .write_all(line.as_bytes())
             .with_context(|| format!("sending `{command}` to the device"))?;
         let deadline = Instant::now() + limit;
-        let mut buffer = [0; 65536];
+        let received = Arc::clone(&self.received);
+        let mut taken = received.lock();
         loop {
-            if let Some(found) = self.answer(&marker) {
+            if let Some(found) = answer(&mut taken.bytes, &marker) {
                 return Ok(found);
             }
-            if Instant::now() > deadline {
+            let now = Instant::now();
+            if now > deadline {
                 bail!(
                     "running `{command}` on the device: no answer within {} s; so far: {}",
                     limit.as_secs(),
-                    super::console::tail(&String::from_utf8_lossy(&self.received), 10)
+                    super::console::tail(&String::from_utf8_lossy(&taken.bytes), 10)
                 );
             }
-            match self.stream.read(&mut buffer) {
-                Ok(0) => bail!("running `{command}` on the device: the connection closed"),
-                Ok(count) => self.received.extend_from_slice(&buffer[..count]),
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
-                    ) => {}
-                Err(error) => return Err(error).context("reading from the device"),
+            if taken.ended {
+                bail!("running `{command}` on the device: the connection closed");
             }
+            taken = received
+                .more
+                .wait_timeout(taken, deadline - now)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
@@ -132,22 +184,22 @@ impl Shell {
             .write_all(line.as_bytes())
             .with_context(|| format!("sending `{command}` to the device"))
     }
+}
 
-    /// Takes the answer that ends with `marker` out of what was received.
-    fn answer(&mut self, marker: &str) -> Option<(i32, String)> {
-        let text = String::from_utf8_lossy(&self.received).into_owned();
-        let at = text.find(marker)?;
-        let rest = &text[at + marker.len()..];
-        let end = rest.find(">>")?;
-        let status = rest[..end].parse().ok()?;
-        // A line feed of the answer before may come late.
-        let output = text[..at].trim_matches('\n');
-        // What an earlier command left behind ends with that command's marker.
-        let output = output.rsplit_once(">>\n").map_or(output, |(_, last)| last);
-        let answer = (status, output.trim_end().to_string());
-        self.received = rest[end + 2..].trim_start_matches('\n').as_bytes().to_vec();
-        Some(answer)
-    }
+/// Takes the answer that ends with `marker` out of what was received.
+fn answer(received: &mut Vec<u8>, marker: &str) -> Option<(i32, String)> {
+    let text = String::from_utf8_lossy(received).into_owned();
+    let at = text.find(marker)?;
+    let rest = &text[at + marker.len()..];
+    let end = rest.find(">>")?;
+    let status = rest[..end].parse().ok()?;
+    // A line feed of the answer before may come late.
+    let output = text[..at].trim_matches('\n');
+    // What an earlier command left behind ends with that command's marker.
+    let output = output.rsplit_once(">>\n").map_or(output, |(_, last)| last);
+    let found = (status, output.trim_end().to_string());
+    *received = rest[end + 2..].trim_start_matches('\n').as_bytes().to_vec();
+    Some(found)
 }
 
 #[cfg(test)]
@@ -156,40 +208,43 @@ mod tests {
 
     #[test]
     fn answers_are_told_apart_from_leftovers() {
-        let (stream, _other) = UnixStream::pair().unwrap();
-        let mut shell = Shell {
-            stream,
-            received: Vec::new(),
-            count: 2,
-        };
-        shell.received = b"\nold\n<<treeline:0:0>>".to_vec();
-        assert_eq!(shell.answer("<<treeline:0:"), Some((0, "old".into())));
-        shell.received = b"old\n<<treeline:1:0>>\nnew\nlines\n\n<<treeline:2:7>>\n".to_vec();
+        let mut received = b"\nold\n<<treeline:0:0>>".to_vec();
         assert_eq!(
-            shell.answer("<<treeline:2:"),
+            answer(&mut received, "<<treeline:0:"),
+            Some((0, "old".into()))
+        );
+        received = b"old\n<<treeline:1:0>>\nnew\nlines\n\n<<treeline:2:7>>\n".to_vec();
+        assert_eq!(
+            answer(&mut received, "<<treeline:2:"),
             Some((7, "new\nlines".into()))
         );
-        assert!(shell.received.is_empty());
-        assert_eq!(shell.answer("<<treeline:3:"), None);
+        assert!(received.is_empty());
+        assert_eq!(answer(&mut received, "<<treeline:3:"), None);
+    }
+
+    #[test]
+    fn what_nobody_asked_for_does_not_hold_up_the_guest() {
+        let (stream, mut guest) = UnixStream::pair().unwrap();
+        let shell = Shell::over(stream).unwrap();
+        guest
+            .set_write_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        for _ in 0..5000 {
+            guest.write_all(b"x").unwrap();
+        }
+        drop(shell);
     }
 
     #[test]
     fn a_real_shell_on_a_socket() {
         use std::os::fd::OwnedFd;
         let (stream, guest) = UnixStream::pair().unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_millis(50)))
-            .unwrap();
         let mut child = std::process::Command::new("sh")
             .stdin(OwnedFd::from(guest.try_clone().unwrap()))
             .stdout(OwnedFd::from(guest))
             .spawn()
             .unwrap();
-        let mut shell = Shell {
-            stream,
-            received: Vec::new(),
-            count: 0,
-        };
+        let mut shell = Shell::over(stream).unwrap();
         let limit = Duration::from_secs(20);
         assert_eq!(
             shell.run("echo hello; exit 3", limit).unwrap(),
