@@ -4,6 +4,7 @@
 
 mod check;
 mod disk;
+mod extends;
 mod load;
 mod qemu;
 mod size;
@@ -11,7 +12,8 @@ mod sources;
 mod uuid;
 
 pub use disk::{Disk, Magic, Partition, RawArea, Role, Table, ERASE_BLOCK};
-pub use load::{builtin, from_toml, list, BoardError};
+pub use extends::{BoardFile, Find};
+pub use load::{builtin, from_toml, from_toml_beside, list, BoardError};
 pub use qemu::{DiskBus, Qemu, TEST_PORT};
 pub use size::Size;
 pub use sources::{FirmwareFile, PackageFile, Source};
@@ -29,6 +31,7 @@ pub struct Board {
     /// What it is, for people.
     pub description: String,
     /// How far it is proven.
+    #[serde(default)]
     pub tier: Tier,
     /// Who answers for it.
     pub maintainers: Vec<String>,
@@ -102,14 +105,25 @@ impl DeviceTrees {
 }
 
 /// How far a board is proven.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Tier {
     /// Boots in `builder test`.
     Tested,
     /// Its layout is proven; nobody has booted it here.
+    #[default]
     Built,
+}
+
+impl Tier {
+    /// The word for it in board files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tested => "tested",
+            Self::Built => "built",
+        }
+    }
 }
 
 /// Boot backend of a board.
@@ -122,6 +136,9 @@ pub struct Boot {
     /// Path on the firmware partition of the static boot-loader configuration (`grub`: grub.cfg, `uboot`:
     /// the boot script).
     pub config: String,
+    /// The format of the boot script (`uboot` only).
+    #[serde(default, skip_serializing_if = "ScriptImage::is_default")]
+    pub script: ScriptImage,
     /// Where the boot state stands (`uboot` only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<Environment>,
@@ -145,6 +162,24 @@ pub enum Backend {
     /// U-Boot with a boot script on the firmware partition and a redundant environment in an area of its
     /// own, outside every partition.
     Uboot,
+}
+
+/// Formats of boot scripts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum ScriptImage {
+    /// The one that `mkimage -T script` makes; every U-Boot with `CONFIG_LEGACY_IMAGE_FORMAT` runs it.
+    #[default]
+    Legacy,
+    /// A flattened image tree, for a U-Boot that was built without that.
+    Fit,
+}
+
+impl ScriptImage {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Addresses in memory. What follows must leave room for what stands before: `booti` moves an arm64 kernel

@@ -36,6 +36,8 @@ pub struct Layout {
     pub table: Table,
     /// Entries that a GUID partition table has room for.
     pub table_entries: u32,
+    /// First byte of the entries of the primary GUID partition table.
+    pub table_entries_offset: u64,
     /// Size of the disk image in bytes, a multiple of [`ALIGNMENT`].
     pub disk_bytes: u64,
     /// Every byte range that belongs to somebody, in order, none overlapping.

@@ -1,35 +1,75 @@
 //! The disk of every U-Boot board with its real boot loader from the archive: the right file at the right byte,
 //! tables and firmware file system as their judges want them, the boot environment as `fw_printenv` reads it.
 //!
+//! What a board file says is also held against the packages: U-Boot's configuration (`loader`), the kernel's device
+//! trees and modules (`kernel`), and whether those modules lead to the disk (`storage`).
+//!
 //! `bsp/src/disk/golden` has the layouts themselves, `builder/src/image/tests` the same with stand-ins.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot be set up has failed"
 )]
 
+#[path = "layouts/device_tree.rs"]
+mod device_tree;
+#[path = "layouts/kernel.rs"]
+mod kernel;
+#[path = "layouts/loader.rs"]
+mod loader;
+#[path = "layouts/storage.rs"]
+mod storage;
+
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bsp::board::{Backend, Board, Role};
+use bsp::board::{Backend, Board, Role, ScriptImage};
 use bsp::disk::{plan, Layout};
+use builder::cache::Cache;
+use builder::lock::{self, Lock, LockedPackage};
+use builder::progress::Progress;
+use builder::project::Project;
 use treeline_tests::{build, example, run};
 
 /// Files of the firmware partition that the boot ROM or the firmware runs: all are larger than this.
 const SMALLEST_PROGRAM: usize = 50_000;
+/// Boards judged at the same time.
+const AT_ONCE: usize = 2;
 
 #[test]
 fn every_board_gets_its_real_boot_loader() {
     let dir = tempfile::tempdir().unwrap();
     let product = example(dir.path()).unwrap();
     only_the_release(&product);
-    for id in bsp::board::list() {
-        let board = bsp::board::builtin(id).unwrap();
-        if board.boot.backend == Backend::Uboot {
-            judge(&product, &board, dir.path());
-        }
+    let boards: Vec<Board> = bsp::board::list()
+        .into_iter()
+        .map(|id| bsp::board::builtin(id).unwrap())
+        .filter(|board| board.boot.backend == Backend::Uboot)
+        .collect();
+    // What asks for the same packages is locked once: first one board of each kind, then the others.
+    let mut kinds = BTreeMap::new();
+    for board in &boards {
+        let kind = (&board.arch, &board.packages, board.firmware_packages());
+        kinds.entry(kind).or_insert_with(Vec::new).push(board);
     }
+    let known = kernel::Known::default();
+    let first: Vec<&Board> = kinds.values().map(|kind| kind[0]).collect();
+    first
+        .iter()
+        .for_each(|board| judge(&product, board, &known));
+    let others: Vec<&Board> = kinds
+        .values()
+        .flat_map(|kind| &kind[1..])
+        .copied()
+        .collect();
+    std::thread::scope(|scope| {
+        for share in others.chunks(others.len().div_ceil(AT_ONCE)) {
+            let (product, known) = (&product, &known);
+            scope.spawn(move || share.iter().for_each(|board| judge(product, board, known)));
+        }
+    });
 }
 
 /// Boot loaders come with the release; its updates would only cost the time to read their lists.
@@ -41,38 +81,85 @@ fn only_the_release(product: &Path) {
     fs::write(&manifest, changed).unwrap();
 }
 
-fn judge(product: &Path, board: &Board, dir: &Path) {
+fn judge(product: &Path, board: &Board, known: &kernel::Known) {
     let id = &board.id;
     let output = build(product, &["-q", "build", "--board", id, "--until", "boot"]).unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{id}: {said}");
-    let image = product.join(format!("out/{id}/gateway-1.0.0-{id}.boot.raw"));
+    let packages = Packages::of(product, board, known);
+    loader::judge(board, &packages);
+    kernel::judge(board, &packages);
+    let dir = product.join(format!("out/{id}"));
+    let image = dir.join(format!("gateway-1.0.0-{id}.boot.raw"));
     let layout = plan(board, &Default::default()).unwrap();
     assert_eq!(fs::metadata(&image).unwrap().len(), layout.disk_bytes);
     let said = run(Command::new("sgdisk").arg("--verify").arg(&image)).unwrap();
     assert!(said.contains("No problems found"), "{id}: {said}");
     run(Command::new("sfdisk").arg("--verify").arg(&image)).unwrap();
     raw_areas(board, &image);
-    firmware(board, &cut(&layout, &image, dir));
-    environment(board, &image, dir);
-    fs::remove_file(&image).unwrap();
+    firmware(board, &cut(&layout, &image, &dir));
+    environment(board, &image, &dir);
+    fs::remove_dir_all(&dir).unwrap();
 }
 
-/// What the boot ROM and the loaders look for, written here once more.
+/// The packages that a board was locked with.
+pub struct Packages<'a> {
+    known: &'a kernel::Known,
+    project: Project,
+    board: Board,
+    locked: Vec<LockedPackage>,
+    cache: Cache,
+}
+
+impl<'a> Packages<'a> {
+    fn of(product: &Path, board: &Board, known: &'a kernel::Known) -> Self {
+        let lock = Lock::read(&product.join("product.lock")).unwrap().unwrap();
+        let locked = &lock.boards[&board.id];
+        let packages = locked.firmware.iter().chain(&locked.packages);
+        Self {
+            known,
+            project: Project::load(product).unwrap(),
+            board: board.clone(),
+            locked: packages.cloned().collect(),
+            cache: Cache::from_env().unwrap(),
+        }
+    }
+
+    /// A package whose name `is` it, unpacked.
+    fn unpacked(&self, is: impl Fn(&str) -> bool) -> Option<(String, PathBuf)> {
+        let package = self.locked.iter().find(|package| is(&package.name))?;
+        let merged = self.project.merged(&self.board);
+        let wanted = std::slice::from_ref(package);
+        let debs = lock::fetch(wanted, &merged, &self.cache, Progress::Quiet).unwrap();
+        let dir = lock::unpack(&debs[0], &self.cache).unwrap();
+        Some((package.name.clone(), dir))
+    }
+}
+
+/// What the boot ROM and the loaders look for, written here once more: by package, and for the boards that are
+/// exceptions.
 fn raw_areas(board: &Board, image: &Path) {
-    let looked_for: &[(u64, &[u8])] = match board.id.as_str() {
+    const FIT: &[u8] = &[0xd0, 0x0d, 0xfe, 0xed];
+    const LEGACY: &[u8] = &[0x27, 0x05, 0x19, 0x56];
+    const IDBLOADER: &[u8] = &[0x3b, 0x8c, 0xdc, 0xfc, 0xbe, 0x9f, 0x9d, 0x51];
+    const VECTOR_TABLE: &[u8] = &[0xd1, 0x00, 0x20, 0x40];
+    let wide = board.arch == "arm64";
+    let packages = board.firmware_packages();
+    let looked_for: &[(u64, &[u8])] = match packages.first().copied().unwrap_or_default() {
         // Allwinner: "eGON.BT0" four bytes into the SPL, U-Boot's own image 32 KiB behind it.
-        "orangepi-pc" => &[(8196, b"eGON.BT0"), (40960, &[0x27, 0x05, 0x19, 0x56])],
-        // AM335x: a configuration header, then a flattened image tree where SPL has its sector 0x300.
-        "beaglebone" => &[
-            (131_092, b"CHSETTINGS"),
-            (0x300 * 512, &[0xd0, 0x0d, 0xfe, 0xed]),
-        ],
-        // Rockchip: sectors 64 and 0x4000.
-        "rockpro64" => &[
-            (64 * 512, &[0x3b, 0x8c, 0xdc, 0xfc]),
-            (0x4000 * 512, &[0xd0, 0x0d, 0xfe, 0xed]),
-        ],
+        "u-boot-sunxi" if wide => &[(8196, b"eGON.BT0"), (40960, FIT)],
+        "u-boot-sunxi" => &[(8196, b"eGON.BT0"), (40960, LEGACY)],
+        // Rockchip: sectors 64 and 0x4000, and the one board with another place.
+        "u-boot-rockchip" if board.id == "puma-haikou" => {
+            &[(64 * 512, IDBLOADER), (0x200 * 512, FIT)]
+        }
+        "u-boot-rockchip" if wide => &[(64 * 512, IDBLOADER), (0x4000 * 512, FIT)],
+        "u-boot-rockchip" => &[(64 * 512, IDBLOADER), (0x4000 * 512, LEGACY)],
+        // AM335x, AM57xx: a configuration header, then a flattened image tree where SPL has its sector 0x300.
+        "u-boot-omap" => &[(131_092, b"CHSETTINGS"), (0x300 * 512, FIT)],
+        // i.MX6.
+        "u-boot-imx" if board.id == "wandboard" => &[(1024, VECTOR_TABLE), (69 * 1024, FIT)],
+        "u-boot-imx" => &[(1024, VECTOR_TABLE), (69 * 1024, LEGACY)],
         _ => &[],
     };
     assert_eq!(
@@ -110,7 +197,11 @@ fn firmware(board: &Board, partition: &Path) {
         output.stdout
     };
     let script = read(&board.boot.config);
-    assert!(script.starts_with(&[0x27, 0x05, 0x19, 0x56]));
+    let format: &[u8] = match board.boot.script {
+        ScriptImage::Legacy => &[0x27, 0x05, 0x19, 0x56],
+        ScriptImage::Fit => &[0xd0, 0x0d, 0xfe, 0xed],
+    };
+    assert!(script.starts_with(format), "{}", board.id);
     for file in &board.firmware {
         let content = read(&file.path);
         let ending = file.path.rsplit('.').next().unwrap_or_default();

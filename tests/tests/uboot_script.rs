@@ -13,6 +13,7 @@ mod cases;
 #[path = "uboot_script/machine.rs"]
 mod machine;
 
+use bsp::board::ScriptImage;
 use bsp::boot::state::{decide, BootState, Decision};
 use bsp::boot::store::BootStore;
 use bsp::boot::uboot::env::parse_copy;
@@ -102,6 +103,20 @@ fn u_boot_decides_as_the_rule_says() {
 #[test]
 fn so_it_does_on_32_bit() {
     check_all(Arch::Armhf, &cases::few());
+}
+
+/// As a U-Boot needs it that knows no legacy images; the ones here know both.
+#[test]
+fn a_script_in_an_image_tree_decides_and_counts_too() {
+    for arch in [Arch::Arm64, Arch::Armhf] {
+        let mut disk = Disk::new(arch, &["b", "a"], trial("a", "b", 1));
+        disk.format = ScriptImage::Fit;
+        let first = boot(&disk);
+        assert_eq!(first.booted(), Some("b"), "{}", first.serial);
+        disk.copies = first.copies;
+        let second = boot(&disk);
+        assert_eq!(second.booted(), Some("a"), "{}", second.serial);
+    }
 }
 
 #[test]

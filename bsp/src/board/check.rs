@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::{
-    Backend, Board, DeviceTrees, Disk, Environment, RawArea, Role, Source, Table, ERASE_BLOCK,
+    Backend, Board, DeviceTrees, Disk, Environment, RawArea, Role, ScriptImage, Source, Table,
+    ERASE_BLOCK,
 };
 
 /// Sectors are the unit of everything outside partitions.
@@ -84,6 +85,9 @@ fn check_components(components: &[String]) -> Checked {
 }
 
 fn check_environment(board: &Board) -> Checked {
+    if board.boot.backend == Backend::Grub && board.boot.script != ScriptImage::default() {
+        return Err("boot.script is for the backend \"uboot\"".into());
+    }
     let environment = match (board.boot.backend, &board.boot.environment) {
         (Backend::Grub, None) => return Ok(()),
         (Backend::Grub, Some(_)) => {
@@ -222,6 +226,15 @@ fn check_table(disk: &Disk) -> Checked {
         if disk.table == Table::Mbr || entries % 4 != 0 || !(4..=128).contains(&entries) {
             return Err(format!(
                 "disk.table-entries {entries} must be a multiple of 4, at most 128; an MBR always has four"
+            ));
+        }
+    }
+    if let Some(offset) = disk.table_entries_offset {
+        // The array has 16 KiB at most. Who writes disks replaces the first MiB last, with the table in it.
+        let fits = (2 * SECTOR..=MIB - 16 * 1024).contains(&offset.0);
+        if disk.table == Table::Mbr || offset.0 % SECTOR != 0 || !fits {
+            return Err(format!(
+                "disk.table-entries-offset {offset} must be a multiple of 512, from 1KiB to 1008KiB; an MBR has no such place"
             ));
         }
     }

@@ -19,6 +19,10 @@ pub struct Disk {
     /// stands in its place (56 end before byte 8192).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table_entries: Option<u32>,
+    /// Where the entries of the primary GUID partition table stand, if a boot loader has the place behind its
+    /// header: a multiple of 512, within the first MiB. The header stays in the second sector and names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table_entries_offset: Option<Size>,
     /// Where the first partition begins: a multiple of 1 MiB, behind the boot loader's areas. Default: 1 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_partition: Option<Size>,

@@ -1,50 +1,101 @@
 //! Reading and checking board files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
 
 use super::check::check;
+use super::extends::{self, Find};
 use super::Board;
 
+/// Files of `boards/` by id.
+macro_rules! boards {
+    ($($id:literal)*) => {
+        &[$(($id, include_str!(concat!("../../../boards/", $id, ".toml")))),*]
+    };
+}
+
 /// The boards that come with the program, by id.
-const BUILTIN: &[(&str, &str)] = &[
-    (
-        "beaglebone",
-        include_str!("../../../boards/beaglebone.toml"),
-    ),
-    (
-        "orangepi-pc",
-        include_str!("../../../boards/orangepi-pc.toml"),
-    ),
-    (
-        "qemu-aarch64",
-        include_str!("../../../boards/qemu-aarch64.toml"),
-    ),
-    (
-        "qemu-armhf",
-        include_str!("../../../boards/qemu-armhf.toml"),
-    ),
-    ("rockpro64", include_str!("../../../boards/rockpro64.toml")),
-    ("rpi2", include_str!("../../../boards/rpi2.toml")),
-    ("rpi3", include_str!("../../../boards/rpi3.toml")),
-    ("rpi4", include_str!("../../../boards/rpi4.toml")),
-    (
-        "x86_64-uefi",
-        include_str!("../../../boards/x86_64-uefi.toml"),
-    ),
+const BUILTIN: &[(&str, &str)] = boards![
+    "a10-olinuxino-lime"
+    "a10s-olinuxino-micro"
+    "a20-olimex-som-evb"
+    "a20-olinuxino-lime"
+    "a20-olinuxino-lime2"
+    "a20-olinuxino-lime2-emmc"
+    "a20-olinuxino-micro"
+    "a20-olinuxino-micro-emmc"
+    "a64-olinuxino"
+    "a64-olinuxino-emmc"
+    "am57xx-idk"
+    "bananapi"
+    "bananapi-m2-berry"
+    "bananapi-m2-ultra"
+    "bananapi-m3"
+    "bananapro"
+    "beagleboard-x15"
+    "beaglebone"
+    "beaglebone-ai"
+    "cubieboard"
+    "cubieboard2"
+    "cubieboard4"
+    "cubietruck"
+    "cubietruck-plus"
+    "cubox-i"
+    "dra7-evm"
+    "firefly-rk3288"
+    "firefly-rk3399"
+    "lamobo-r1"
+    "mini-x"
+    "nanopc-t4"
+    "nanopi-neo"
+    "nanopi-neo-air"
+    "nanopi-neo-plus2"
+    "nanopi-neo2"
+    "nanopi-neo4"
+    "orangepi-one-plus"
+    "orangepi-pc"
+    "orangepi-plus"
+    "orangepi-zero"
+    "orangepi-zero-plus2"
+    "pcduino"
+    "pcduino3"
+    "pine64-lts"
+    "pine64-plus"
+    "pinebook"
+    "pinebook-pro"
+    "pinephone"
+    "pinetab"
+    "puma-haikou"
+    "qemu-aarch64"
+    "qemu-armhf"
+    "roc-pc"
+    "rock-4se"
+    "rock-pi-4"
+    "rock-pi-e"
+    "rock64"
+    "rockpro64"
+    "rpi2"
+    "rpi3"
+    "rpi3-armhf"
+    "rpi4"
+    "sopine-baseboard"
+    "teres-i"
+    "udoo"
+    "wandboard"
+    "x86_64-uefi"
 ];
 
 /// A board that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BoardError {
     /// No built-in board has this id.
-    #[error("there is no board \"{id}\"; {}", hint(near, known))]
+    #[error("there is no board \"{id}\"; {}", hint(near))]
     Unknown {
         /// The id that was asked for.
         id: String,
         /// Ids that look like it.
         near: Vec<&'static str>,
-        /// Every built-in id.
-        known: Vec<&'static str>,
     },
     /// Not TOML, or not the schema.
     #[error("reading the board file {file}: {detail}")]
@@ -64,9 +115,9 @@ pub enum BoardError {
     },
 }
 
-fn hint(near: &[&str], known: &[&str]) -> String {
+fn hint(near: &[&str]) -> String {
     if near.is_empty() {
-        format!("the built-in boards are: {}", known.join(", "))
+        "`builder boards` lists those that there are".into()
     } else {
         format!("did you mean {}?", near.join(" or "))
     }
@@ -81,14 +132,29 @@ pub fn list() -> Vec<&'static str> {
 
 /// The built-in board `id`.
 pub fn builtin(id: &str) -> Result<Board, BoardError> {
-    match BUILTIN.iter().find(|(known, _)| *known == id) {
-        Some((id, text)) => from_toml(text, Path::new(&format!("boards/{id}.toml"))),
+    match builtin_text(id) {
+        Some(text) => from_toml(text, &builtin_file(id)),
         None => Err(BoardError::Unknown {
             id: id.into(),
             near: near(id),
-            known: list(),
         }),
     }
+}
+
+/// The file of the built-in board `id`.
+pub(super) fn builtin_text(id: &str) -> Option<&'static str> {
+    let found = BUILTIN.iter().find(|(known, _)| *known == id);
+    found.map(|(_, text)| *text)
+}
+
+/// Its name.
+pub(super) fn builtin_file(id: &str) -> PathBuf {
+    PathBuf::from(format!("boards/{id}.toml"))
+}
+
+/// What somebody who wrote `id` may have meant.
+pub(super) fn hint_for(id: &str) -> String {
+    hint(&near(id))
 }
 
 /// Ids that look like what was typed, in order of likeness.
@@ -121,9 +187,19 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 /// Reads a board from the text of its file and checks it; `file` is named in errors, and its stem
-/// must be the board's id.
+/// must be the board's id. It may extend built-in boards.
 pub fn from_toml(text: &str, file: &Path) -> Result<Board, BoardError> {
-    let board: Board = toml::from_str(text).map_err(|error| BoardError::Parse {
+    from_toml_beside(text, file, &|_| Ok(None))
+}
+
+/// The same for a file that may extend those that `find` knows; they come before the built-in ones.
+pub fn from_toml_beside(text: &str, file: &Path, find: Find<'_>) -> Result<Board, BoardError> {
+    let read = match extends::whole(text, file, find)? {
+        Some(table) => Board::deserialize(table),
+        // From the text: then the error tells line and column.
+        None => toml::from_str(text),
+    };
+    let board = read.map_err(|error| BoardError::Parse {
         file: file.display().to_string(),
         detail: error.to_string().trim_end().to_owned(),
     })?;
@@ -175,7 +251,7 @@ mod tests {
         let text = builtin("x86-64-uefi").unwrap_err().to_string();
         assert!(text.contains("did you mean x86_64-uefi?"), "{text}");
         let text = builtin("toaster").unwrap_err().to_string();
-        assert!(text.contains("built-in boards are: "), "{text}");
+        assert!(text.contains("`builder boards` lists"), "{text}");
     }
 
     #[test]
@@ -316,6 +392,16 @@ mod tests {
                 "table = \"gpt\"",
                 "table = \"gpt\"\ntable-entries = 57".into(),
                 "multiple of 4",
+            ),
+            (
+                "table = \"gpt\"",
+                "table = \"gpt\"\ntable-entries-offset = \"1MiB\"".into(),
+                "from 1KiB to 1008KiB",
+            ),
+            (
+                first,
+                area("offset = \"1KiB\"\nsize = \"60KiB\""),
+                "primary partition table (bytes 512 to 17408)",
             ),
             (
                 "backend = \"uboot\"",

@@ -3,12 +3,12 @@
 //! The types are those of the UEFI specification and of the UAPI group's Discoverable Partitions
 //! Specification, so that other tools know what they see.
 
-mod shorten;
+mod entries;
 
 use std::fmt::Debug;
 use std::io::{Read, Seek, Write};
 
-use super::solver::GPT_ENTRIES;
+use super::solver::{GPT_ENTRIES, GPT_ENTRIES_OFFSET};
 use super::{mbr, DiskError, Layout, PlacedPartition, SECTOR};
 use crate::board::{stable_uuid, Purpose, Role, Table};
 
@@ -67,8 +67,9 @@ pub fn write_table(
         Table::Mbr => return mbr::write(layout, ids, disk),
     }
     write_gpt(layout, ids, disk)?;
-    if layout.table_entries != GPT_ENTRIES {
-        shorten::shorten(layout, disk)?;
+    let usual = (GPT_ENTRIES, GPT_ENTRIES_OFFSET);
+    if (layout.table_entries, layout.table_entries_offset) != usual {
+        entries::adapt(layout, disk)?;
     }
     Ok(())
 }

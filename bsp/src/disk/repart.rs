@@ -65,8 +65,9 @@ mod tests {
 
     #[test]
     fn systemd_repart_grows_the_data_partition_and_nothing_else() {
-        // A plain table, one with an MBR that shows more than protection, one with fewer entries.
-        for id in ["x86_64-uefi", "rpi4", "orangepi-pc"] {
+        // A plain table, one with an MBR that shows more than protection, one with fewer entries, one with
+        // entries elsewhere.
+        for id in ["x86_64-uefi", "rpi4", "orangepi-pc", "wandboard"] {
             grows(id);
         }
     }

@@ -8,6 +8,8 @@ use crate::board::{Board, Disk, Environment, Partition, Role, Size, Table, ERASE
 
 /// Entries of a GPT that does not say otherwise.
 pub(super) const GPT_ENTRIES: u32 = 128;
+/// Where they stand behind MBR and header.
+pub(super) const GPT_ENTRIES_OFFSET: u64 = 2 * SECTOR;
 /// Entries of 128 bytes in a sector.
 const ENTRIES_PER_SECTOR: u32 = 4;
 /// Largest disk: beyond it nothing that the builder makes is meant to go, and sums cannot overflow.
@@ -136,6 +138,7 @@ pub fn plan(board: &Board, sizes: &BTreeMap<String, Size>) -> Result<Layout, Lay
     Ok(Layout {
         table: board.disk.table,
         table_entries: board.disk.table_entries.unwrap_or(GPT_ENTRIES),
+        table_entries_offset: entries_offset(&board.disk),
         disk_bytes,
         regions: regions(board, &partitions, disk_bytes)?,
         partitions,
@@ -212,6 +215,12 @@ fn size_of(partition: &Partition, sizes: &BTreeMap<String, Size>) -> Result<u64,
         .ok_or(LayoutError::TooLarge)
 }
 
+/// First byte of the entries of the primary table.
+fn entries_offset(disk: &Disk) -> u64 {
+    disk.table_entries_offset
+        .map_or(GPT_ENTRIES_OFFSET, |offset| offset.0)
+}
+
 fn table_regions(disk: &Disk, disk_bytes: u64) -> Vec<Region> {
     let region = |owner: &str, sectors: Range<u64>| Region {
         kind: Kind::Table,
@@ -228,11 +237,19 @@ fn table_regions(disk: &Disk, disk_bytes: u64) -> Vec<Region> {
         Table::Gpt => "protective MBR",
         Table::Hybrid => "hybrid MBR",
     };
-    vec![
+    let first = entries_offset(disk) / SECTOR;
+    let mut regions = vec![
         region(mbr, 0..1),
-        region("primary partition table", 1..2 + entries),
         region("backup partition table", end - 1 - usual..end),
-    ]
+    ];
+    if first == 2 {
+        regions.push(region("primary partition table", 1..2 + entries));
+    } else {
+        regions.push(region("header of the primary partition table", 1..2));
+        let owner = "entries of the primary partition table";
+        regions.push(region(owner, first..first + entries));
+    }
+    regions
 }
 
 /// Gives `region` its place among `regions`, which stay in order; refuses what overlaps or ends beyond

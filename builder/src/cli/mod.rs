@@ -77,8 +77,8 @@ enum Command {
     Show(show::Args),
     /// Boots, updates, breaks and judges a virtual device
     Test(test::Args),
-    /// Prints the JSON Schema of product.toml
-    Schema,
+    /// Prints the JSON Schema of product.toml, or of board files
+    Schema(schema::Args),
     /// Lists the boards
     Boards(boards::Args),
     /// Makes or shows a product's keys
@@ -113,7 +113,7 @@ pub fn main() -> ExitCode {
         Command::Show(args) => show::run(&context, &args),
         Command::UpdateLock(args) => update_lock::run(&context, &args),
         Command::Test(args) => test::run(&context, &args),
-        Command::Schema => schema::run(),
+        Command::Schema(args) => schema::run(&args),
         Command::Boards(args) => boards::run(&context, &args),
         Command::Keys(args) => keys::run(&context, &args),
         Command::Build(args) => build::run(&context, &args),

@@ -4,6 +4,7 @@
 use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::document::Document;
 use super::finding::{Finding, Rejected};
@@ -23,17 +24,28 @@ pub fn parse<'t, T: DeserializeOwned + JsonSchema>(
     file: &str,
     text: &'t str,
 ) -> Result<Parsed<'t, T>> {
-    let fault = |error: &toml::de::Error| {
-        let finding = Finding::new(error.span(), error.message());
-        Rejected::new(file, text, vec![finding])
-    };
-    let document = Document::parse(text).map_err(|error| fault(&error))?;
     let schema = serde_json::to_value(schemars::schema_for!(T))
         .with_context(|| format!("preparing the schema for {file}"))?;
-    let findings = structure::check(document.root(), &schema);
+    let document = checked(file, text, &schema)?;
+    let value = toml::from_str(text).map_err(|error| fault(file, text, &error))?;
+    Ok(Parsed { value, document })
+}
+
+/// Holds `text`, the content of `file`, against `schema`; what is wrong is a [`Rejected`].
+pub fn structure(file: &str, text: &str, schema: &Value) -> Result<()> {
+    checked(file, text, schema).map(drop)
+}
+
+fn checked<'t>(file: &str, text: &'t str, schema: &Value) -> Result<Document<'t>> {
+    let document = Document::parse(text).map_err(|error| fault(file, text, &error))?;
+    let findings = structure::check(document.root(), schema);
     if !findings.is_empty() {
         return Err(Rejected::new(file, text, findings).into());
     }
-    let value = toml::from_str(text).map_err(|error| fault(&error))?;
-    Ok(Parsed { value, document })
+    Ok(document)
+}
+
+fn fault(file: &str, text: &str, error: &toml::de::Error) -> Rejected {
+    let finding = Finding::new(error.span(), error.message());
+    Rejected::new(file, text, vec![finding])
 }

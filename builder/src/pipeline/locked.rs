@@ -19,8 +19,9 @@ pub struct Locked {
     pub renewed: Option<LockDiff>,
 }
 
-/// The lock for `merged`. It is made anew, and written, if there is none for the board or if
-/// `product.toml` asks for other packages than it was made for; `frozen` makes that an error.
+/// The lock for `merged`. If there is none for the board, or if `product.toml` asks for other packages than it was
+/// made for, it becomes that of a board which asks for the same packages, and is made anew if there is no such
+/// board. Then it is written; `frozen` makes that an error.
 pub fn current(
     project: &Project,
     merged: &Merged,
@@ -49,8 +50,22 @@ pub fn current(
                 shown(&path)
             )
         }
-        _ => renew(project, merged, cache, progress),
+        (Some(lock), _) => match alike(lock, &request(merged)?) {
+            Some(content) => {
+                let content = content.clone();
+                write(project, id, content)
+            }
+            None => renew(project, merged, cache, progress),
+        },
+        (None, _) => renew(project, merged, cache, progress),
     }
+}
+
+/// The part of a board that asks for the same; none that was made from files, which change.
+fn alike<'a>(lock: &'a Lock, request: &str) -> Option<&'a BoardLock> {
+    let from_packages = |board: &&BoardLock| board.base.is_none() && board.files.is_empty();
+    let mut boards = lock.boards.values().filter(from_packages);
+    boards.find(|board| board.request == request)
 }
 
 /// Makes the lock for `merged` anew from the archive as it is now, and writes it.
@@ -60,10 +75,14 @@ pub fn renew(
     cache: &Cache,
     progress: Progress,
 ) -> Result<Locked> {
-    let path = project.lock_path();
-    let id = &merged.board.id;
     let mut board = lock::resolve(merged, cache, progress)?;
     board.request = request(merged)?;
+    write(project, &merged.board.id, board)
+}
+
+/// Writes what was found for the board `id`.
+fn write(project: &Project, id: &str, board: BoardLock) -> Result<Locked> {
+    let path = project.lock_path();
     // Read again: resolving takes a while, and another board may have been locked meanwhile.
     let mut lock = Lock::read(&path)?.unwrap_or_default();
     let old = lock.boards.get(id).cloned().unwrap_or_default();
@@ -158,5 +177,40 @@ mod tests {
         lock.set("x86_64-uefi", fitting);
         lock.write(&project.lock_path()).unwrap();
         assert!(now().unwrap().renewed.is_none());
+    }
+
+    #[test]
+    fn boards_that_ask_for_the_same_are_locked_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "name = \"p\"\nversion = \"1\"\n[base]\nsuite = \"trixie\"\n";
+        let project = Project {
+            dir: dir.path().into(),
+            product: crate::manifest::parse("product.toml", text, dir.path()).unwrap(),
+        };
+        let of = |id: &str| project.merged(&project.board(id).unwrap());
+        let mut lock = Lock::default();
+        let content = BoardLock {
+            request: request(&of("cubieboard")).unwrap(),
+            ..BoardLock::default()
+        };
+        lock.set("cubieboard", content.clone());
+        lock.write(&project.lock_path()).unwrap();
+        let cache = Cache::at(dir.path().join("cache")).unwrap();
+        let now = |id: &str, frozen| current(&project, &of(id), frozen, &cache, Progress::Quiet);
+        assert!(now("cubietruck", true).is_err());
+        assert_eq!(now("cubietruck", false).unwrap().board, content);
+        let written = Lock::read(&project.lock_path()).unwrap().unwrap();
+        assert_eq!(written.boards["cubietruck"], content);
+        // Other packages, and files: neither is the same.
+        let other = request(&of("wandboard")).unwrap();
+        assert_eq!(alike(&written, &other), None);
+        let mut from_files = written;
+        for board in from_files.boards.values_mut() {
+            board.files.push(lock::LockedFile {
+                path: "spl".into(),
+                sha256: String::new(),
+            });
+        }
+        assert_eq!(alike(&from_files, &content.request), None);
     }
 }

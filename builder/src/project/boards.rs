@@ -4,20 +4,15 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{bail, Context, Result};
-use bsp::board::{self, Board};
+use bsp::board::{self, Board, BoardFile};
 
+use super::board_schema;
 use crate::manifest::{nearest, read, shown};
 
 /// The board `id` as seen from the product in `dir`.
 pub fn find(dir: &Path, id: &str) -> Result<Board> {
-    let own = dir.join("boards").join(format!("{id}.toml"));
-    // An id is never a path: `../x` must not reach another file.
-    if is_id(id) && own.is_file() {
-        let text =
-            fs::read_to_string(&own).with_context(|| format!("reading {}", own.display()))?;
-        // First with places and suggestions, then for what it means.
-        read::parse::<Board>(&shown(&own), &text)?;
-        return Ok(board::from_toml(&text, &own)?);
+    if let Some((file, text)) = own(dir, id)? {
+        return read(dir, &file, &text);
     }
     if board::list().contains(&id) {
         return Ok(board::builtin(id)?);
@@ -25,11 +20,37 @@ pub fn find(dir: &Path, id: &str) -> Result<Board> {
     let known = ids(dir)?;
     let hint = match nearest(id, known.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("there are: {}", known.join(", ")),
+        None => "`builder boards` lists those that there are".to_string(),
     };
     bail!(
         "looking for board `{id}`: no such board; {hint} (your own boards stand in boards/<id>.toml)"
     )
+}
+
+/// The product's own file of the board `id`.
+fn own(dir: &Path, id: &str) -> Result<Option<BoardFile>> {
+    let file = dir.join("boards").join(format!("{id}.toml"));
+    // An id is never a path: `../x` must not reach another file.
+    if !is_id(id) || !file.is_file() {
+        return Ok(None);
+    }
+    let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    Ok(Some((file, text)))
+}
+
+/// First with places and suggestions, then for what it means.
+fn read(dir: &Path, file: &Path, text: &str) -> Result<Board> {
+    let extends = text
+        .parse::<toml::Table>()
+        .is_ok_and(|table| table.contains_key("extends"));
+    let schema = if extends {
+        board_schema::extending()
+    } else {
+        board_schema::whole()
+    };
+    read::structure(&shown(file), text, &schema)?;
+    let find = |id: &str| own(dir, id).map_err(|error| format!("{error:#}"));
+    Ok(board::from_toml_beside(text, file, &find)?)
 }
 
 /// All boards as seen from a product's directory, sorted by id.
@@ -91,7 +112,7 @@ mod tests {
         let error = find(dir.path(), "../../etc/passwd")
             .unwrap_err()
             .to_string();
-        assert!(error.contains("there are: beaglebone, "), "{error}");
+        assert!(error.contains("`builder boards` lists"), "{error}");
     }
 
     #[test]
@@ -108,5 +129,35 @@ mod tests {
         assert_eq!(board.tier, bsp::board::Tier::Built);
         let error = find(dir.path(), "other").unwrap_err().to_string();
         assert!(error.contains("id is \"x86_64-uefi\""), "{error}");
+    }
+
+    #[test]
+    fn a_products_board_extends_another_one_in_four_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("boards")).unwrap();
+        let write = |id: &str, text: &str| {
+            fs::write(dir.path().join(format!("boards/{id}.toml")), text).unwrap();
+        };
+        write(
+            "carrier",
+            "id = \"carrier\"\ndescription = \"Ours\"\nextends = \"rpi4\"\n",
+        );
+        write(
+            "wide",
+            "id = \"wide\"\ndescription = \"Ours\"\nextends = \"carrier\"\nkernel-args = [\"quiet\"]\n",
+        );
+        let board = find(dir.path(), "wide").unwrap();
+        assert_eq!((board.arch.as_str(), board.kernel_args.len()), ("arm64", 1));
+        // What is wrong in it is shown in its place.
+        write(
+            "wide",
+            "id = \"wide\"\ndescription = \"Ours\"\nextends = \"carrier\"\nkernel-argz = []\n",
+        );
+        let error = find(dir.path(), "wide").unwrap_err().to_string();
+        assert!(
+            error.contains("wide.toml:4:1: unknown key `kernel-argz`"),
+            "{error}"
+        );
+        assert!(error.contains("did you mean `kernel-args`?"), "{error}");
     }
 }

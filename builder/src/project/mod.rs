@@ -6,6 +6,7 @@
 //! out/                                             results; may be deleted at any time
 //! ```
 
+pub mod board_schema;
 pub mod boards;
 mod merge;
 pub mod scaffold;
@@ -89,10 +90,8 @@ impl Project {
             ([one], _) => Ok((*one).clone()),
             ([], [one]) => Ok(one.id.clone()),
             _ => {
-                let ids: Vec<&str> = all.iter().map(|board| board.id.as_str()).collect();
                 anyhow::bail!(
-                    "choosing a board: name one with `--board ID`; there are: {}",
-                    ids.join(", ")
+                    "choosing a board: name one with `--board ID`; `builder boards` lists them"
                 )
             }
         }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bsp::board::{Environment, LoadAddresses, Size};
+use bsp::board::{Environment, LoadAddresses, ScriptImage, Size};
 use bsp::boot::uboot::{boot_script, image, DeviceTree, ScriptPlaces};
 
 const MIB: u64 = 1 << 20;
@@ -111,6 +111,8 @@ pub struct Disk {
     /// Where the link `/boot/loader` leads.
     pub loader: Option<String>,
     pub device_tree: DeviceTree,
+    /// Format of the boot script.
+    pub format: ScriptImage,
 }
 
 impl Disk {
@@ -127,6 +129,7 @@ impl Disk {
             boot,
             loader: Some("loader.1".into()),
             device_tree: DeviceTree::Loader,
+            format: ScriptImage::Legacy,
         }
     }
 
@@ -197,7 +200,7 @@ impl Disk {
             watchdog: None,
         });
         let script = dir.join("boot.scr");
-        std::fs::write(&script, image(&text, 0)).unwrap();
+        std::fs::write(&script, image(self.format, &text, 0)).unwrap();
         let offset = (FIRMWARE.0 / 512).to_string();
         run(
             Command::new("mkfs.fat")

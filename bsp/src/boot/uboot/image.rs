@@ -12,7 +12,7 @@ const COMPRESSION_NONE: u8 = 0;
 const NAME: &str = "Treeline";
 
 /// The image of the script `text`, made at `time` (seconds since 1970; U-Boot shows it and no more).
-pub fn image(text: &str, time: u32) -> Vec<u8> {
+pub(super) fn image(text: &str, time: u32) -> Vec<u8> {
     let mut data = Vec::with_capacity(text.len() + 8);
     // Scripts are a few kilobytes, generated here: the length always fits.
     let length = u32::try_from(text.len()).unwrap_or(u32::MAX);

@@ -5,19 +5,27 @@
 //! copies, and can be read and changed from Linux with `fw_printenv` and `fw_setenv`.
 
 pub mod env;
-pub mod image;
+mod fit;
+mod image;
 pub mod script;
 pub mod store;
 
-use crate::board::Environment;
+use crate::board::{Environment, ScriptImage};
 
 use super::state::BootState;
 use super::variables::Variables;
 use env::EnvError;
 
-pub use image::image;
 pub use script::{boot_script, DeviceTree, ScriptPlaces, Watchdog, VIRTUAL_BOARD};
 pub use store::UbootStore;
+
+/// The script `text` as U-Boot loads it, made at `time` (seconds since 1970; U-Boot shows it and no more).
+pub fn image(format: ScriptImage, text: &str, time: u32) -> Vec<u8> {
+    match format {
+        ScriptImage::Legacy => image::image(text, time),
+        ScriptImage::Fit => fit::image(text, time),
+    }
+}
 
 /// What the disk holds at the factory: both copies, as (bytes from the start of the disk, content).
 pub fn environment_area(
