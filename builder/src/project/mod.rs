@@ -7,7 +7,9 @@
 //! ```
 
 pub mod board_schema;
+pub mod board_sheet;
 pub mod boards;
+mod disk_drawing;
 mod merge;
 pub mod scaffold;
 pub mod secrets;
