@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -31,19 +32,14 @@ impl Modules {
         let modules = package.join("usr/lib/modules");
         let version = fs::read_dir(&modules).unwrap().next().unwrap().unwrap();
         let version = version.file_name();
-        // depmod looks in /lib of its base.
-        let base = out.join("base");
-        fs::create_dir_all(base.join("lib")).unwrap();
-        let link = base.join("lib/modules");
-        std::os::unix::fs::symlink(&modules, link).unwrap();
-        run(Command::new("depmod")
-            .arg("-b")
-            .arg(&base)
-            .arg("-o")
-            .arg(out)
-            .arg(&version))
-        .unwrap();
+        // depmod writes where it reads, and the package is not ours to change.
         let made = out.join("lib/modules").join(&version);
+        fs::create_dir_all(&made).unwrap();
+        for entry in fs::read_dir(modules.join(&version)).unwrap() {
+            let path = entry.unwrap().path();
+            symlink(&path, made.join(path.file_name().unwrap())).unwrap();
+        }
+        run(Command::new("depmod").arg("-b").arg(out).arg(&version)).unwrap();
         let text = |name: &str| fs::read_to_string(made.join(name)).unwrap();
         let mut by_device: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for line in text("modules.alias").lines() {
