@@ -14,6 +14,9 @@ use super::{play, prepare, Request};
 use crate::cache::Cache;
 use crate::progress::Progress;
 
+/// What libostree runs for GRUB's menu: the agent, as when it deploys itself.
+const MENU: &str = "/usr/libexec/device-agent/grub-menu";
+
 /// What an update took.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Taken {
@@ -88,7 +91,7 @@ pub fn run(request: &Request<'_>, cache: &Cache, progress: Progress) -> Result<F
     let ostree = measured(
         "ostree",
         &[&remote],
-        &format!("ostree admin switch peer:{reference}"),
+        &format!("env OSTREE_GRUB2_EXEC={MENU} ostree admin switch peer:{reference}"),
     )?;
     Ok(Figures {
         board: request.board.into(),
