@@ -1,6 +1,10 @@
 //! The lock of a build: taken from `product.lock`, made anew only where it must be.
 
-use anyhow::{bail, Result};
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{bail, Context, Result};
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::cache::{Cache, Inputs};
 use crate::lock::{self, BoardLock, Lock, LockDiff};
@@ -83,6 +87,7 @@ pub fn renew(
 /// Writes what was found for the board `id`.
 fn write(project: &Project, id: &str, board: BoardLock) -> Result<Locked> {
     let path = project.lock_path();
+    let _alone = alone(&project.dir)?;
     // Read again: resolving takes a while, and another board may have been locked meanwhile.
     let mut lock = Lock::read(&path)?.unwrap_or_default();
     let old = lock.boards.get(id).cloned().unwrap_or_default();
@@ -94,6 +99,16 @@ fn write(project: &Project, id: &str, board: BoardLock) -> Result<Locked> {
         source_date_epoch: lock.source_date_epoch,
         renewed: Some(renewed),
     })
+}
+
+/// Keeps other builders from the product's lock until the result is dropped. What is locked is the directory:
+/// a file would be left behind.
+fn alone(dir: &Path) -> Result<Flock<File>> {
+    let failed = || format!("waiting for other builders in {} (flock)", shown(dir));
+    let open = File::open(dir).with_context(failed)?;
+    Flock::lock(open, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| errno)
+        .with_context(failed)
 }
 
 /// Hash of everything in the description that says which packages there are.
@@ -177,6 +192,23 @@ mod tests {
         lock.set("x86_64-uefi", fitting);
         lock.write(&project.lock_path()).unwrap();
         assert!(now().unwrap().renewed.is_none());
+    }
+
+    #[test]
+    fn builders_at_the_same_time_keep_what_each_has_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let project = Project {
+            dir: dir.path().into(),
+            product: merged("").product,
+        };
+        let boards: Vec<String> = (0..16).map(|n| format!("board-{n}")).collect();
+        std::thread::scope(|scope| {
+            for id in &boards {
+                scope.spawn(|| write(&project, id, BoardLock::default()).unwrap());
+            }
+        });
+        let lock = Lock::read(&project.lock_path()).unwrap().unwrap();
+        assert_eq!(lock.boards.len(), boards.len());
     }
 
     #[test]
