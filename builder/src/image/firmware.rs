@@ -65,7 +65,7 @@ fn boot_script(board: &Board, root: &PlacedPartition, source_date_epoch: u64) ->
     });
     // The field of the image has 32 bits.
     let time = u32::try_from(source_date_epoch).unwrap_or(u32::MAX);
-    Ok(uboot::image(board.boot.script, &script, time))
+    uboot::image(board.boot.script, &script, time).context("making the image of the boot script")
 }
 
 /// The boot environment of a device on which the first deployment is good: first byte on the disk and

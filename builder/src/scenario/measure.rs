@@ -13,9 +13,7 @@ use super::variant::{CHANNEL, OLD_VERSION};
 use super::{play, prepare, Request};
 use crate::cache::Cache;
 use crate::progress::Progress;
-
-/// What libostree runs for GRUB's menu: the agent, as when it deploys itself.
-const MENU: &str = "/usr/libexec/device-agent/grub-menu";
+use crate::tree::GRUB_MENU;
 
 /// What an update took.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -91,7 +89,8 @@ pub fn run(request: &Request<'_>, cache: &Cache, progress: Progress) -> Result<F
     let ostree = measured(
         "ostree",
         &[&remote],
-        &format!("env OSTREE_GRUB2_EXEC={MENU} ostree admin switch peer:{reference}"),
+        // The menu is the agent's, as when it deploys itself.
+        &format!("env OSTREE_GRUB2_EXEC=/{GRUB_MENU} ostree admin switch peer:{reference}"),
     )?;
     Ok(Figures {
         board: request.board.into(),

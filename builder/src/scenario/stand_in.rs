@@ -2,7 +2,6 @@
 //! cannot hand systemd a unit, the kernel's own watchdog where the machine has none, the address of a disk
 //! where it has no network. Only trees under test have it, never the product's own.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -33,20 +32,17 @@ pub fn url(qemu: Option<&Qemu>, port: u16) -> String {
 
 /// Lays over `product` what `board`'s machine needs in the tree; the files are made in `dir`.
 pub fn lay_into(product: &mut Product, board: &Board, dir: &Path) -> Result<()> {
+    if board.qemu.as_ref().is_some_and(|qemu| !qemu.network) {
+        product.kernel_args.push(USB_AWAKE.into());
+    }
     let files = files(board);
     if files.is_empty() {
         return Ok(());
     }
-    if url(board.qemu.as_ref(), 0).starts_with("file:") {
-        product.kernel_args.push(USB_AWAKE.into());
-    }
-    for (path, content) in files {
-        let path = dir.join(path);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
-        }
-        fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
-    }
+    let files = files
+        .iter()
+        .map(|(path, text)| (&path[..], text.as_bytes()));
+    variant::write_files(dir, files)?;
     let overlay = Overlay {
         path: dir.to_string_lossy().into(),
         rules: Vec::new(),
@@ -113,6 +109,8 @@ pub fn mount_command() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use bsp::board::builtin;
 

@@ -117,19 +117,29 @@ pub fn variant(product: &Product, offer: Offer, board: &str, dir: &Path) -> Resu
         }
     }
     let text = files.iter().map(|(path, text)| (*path, text.as_bytes()));
-    for (path, content) in text.chain([("usr/share/treeline-test/payload", &payload[..])]) {
-        let path = dir.join(path);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
-        }
-        fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
-    }
+    let payload = ("usr/share/treeline-test/payload", &payload[..]);
+    write_files(dir, text.chain([payload]))?;
     let overlay = Overlay {
         path: dir.to_string_lossy().into(),
         rules,
     };
     lay_over(&mut product, board, overlay)?;
     Ok(product)
+}
+
+/// Writes the files of an overlay, by their path in the tree.
+pub(super) fn write_files<'a>(
+    dir: &Path,
+    files: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+) -> Result<()> {
+    for (path, content) in files {
+        let path = dir.join(path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
+        }
+        fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Bytes that no compressor makes smaller, the same every time: a download long enough to be cut.

@@ -27,7 +27,7 @@ pub struct AgentFiles {
 pub const KARGS_PATH: &str = "usr/lib/device-agent/kargs";
 const BINARY: &str = "usr/bin/device-agent";
 /// Called by libostree under this name to write the boot menu.
-const GRUB_MENU: &str = "usr/libexec/device-agent/grub-menu";
+pub const GRUB_MENU: &str = "usr/libexec/device-agent/grub-menu";
 const UNIT_DIR: &str = "usr/lib/systemd/system";
 const OVERRIDE_DIR: &str = "etc/device-agent";
 

@@ -33,7 +33,7 @@ mod sysusers;
 mod units;
 mod users;
 
-pub use agent::{kargs, AgentFiles, KARGS_PATH};
+pub use agent::{kargs, AgentFiles, GRUB_MENU, KARGS_PATH};
 pub use assemble::assemble;
 pub use content::Reader;
 

@@ -43,8 +43,13 @@ pub fn apply(paths: &Paths, settings: &FirstBoot) -> Result<Vec<String>> {
         said.push(format!("serial number {serial}"));
     }
     if let Some(url) = &settings.update_url {
-        update_server(paths, url)?;
-        said.push(format!("update server {url}"));
+        said.push(match update_server(paths, url)? {
+            true => format!("update server {url}"),
+            false => format!(
+                "not the update server {url}: {} sets another in a way that only its owner can change",
+                paths.config_override().display()
+            ),
+        });
     }
     for access in &settings.ssh {
         said.push(match allow(paths, access)? {
@@ -66,22 +71,25 @@ pub fn apply(paths: &Paths, settings: &FirstBoot) -> Result<Vec<String>> {
 }
 
 /// Overrides `update.url`, whatever else the owner's file has.
-fn update_server(paths: &Paths, url: &str) -> Result<()> {
+/// `false` if the owner's file sets the address in a way that would cost other settings.
+fn update_server(paths: &Paths, url: &str) -> Result<bool> {
     let file = paths.config_override();
     let text = fs::read_to_string(&file).unwrap_or_default();
-    place(&file, with_url(&text, url).as_bytes(), 0o644, None)
+    match with_url(&text, url) {
+        Some(text) => place(&file, text.as_bytes(), 0o644, None).map(|()| true),
+        None => Ok(false),
+    }
 }
 
-/// `text` with another `update.url`. The address needs no escapes (see [`FirstBoot::check`]).
-fn with_url(text: &str, url: &str) -> String {
-    let says = |text: &str| {
-        let table: Table = text.parse().ok()?;
-        table
-            .get("update")?
-            .get("url")?
-            .as_str()
-            .map(|is| is == url)
+/// `text` with another `update.url`, everything else as it was; `None` if it is written in a way in which that
+/// cannot be done line by line. The address needs no escapes (see [`FirstBoot::check`]).
+fn with_url(text: &str, url: &str) -> Option<String> {
+    let alone = format!("[update]\nurl = \"{url}\"\n");
+    let Ok(mut before) = text.parse::<Table>() else {
+        // A file that cannot be read has no effect as it is.
+        return Some(alone);
     };
+    take_url(&mut before);
     // The line is dropped where it stands; where it then goes depends on how the rest is written.
     let mut section = "";
     let mut lines: Vec<&str> = Vec::new();
@@ -96,15 +104,24 @@ fn with_url(text: &str, url: &str) -> String {
             lines.push(line);
         }
     }
-    let rest = lines.join("\n");
-    let dotted = format!("update.url = \"{url}\"\n{rest}\n");
-    let in_section = rest.replacen("[update]", &format!("[update]\nurl = \"{url}\""), 1) + "\n";
-    let appended = format!("{rest}\n[update]\nurl = \"{url}\"\n");
-    let found = [in_section, appended, dotted]
-        .into_iter()
-        .find(|text| says(text) == Some(true));
-    // A file that cannot be read has no effect as it is; one written in a way not foreseen makes place.
-    found.unwrap_or_else(|| format!("[update]\nurl = \"{url}\"\n"))
+    let rest = lines.join("\n") + "\n";
+    let in_section = rest.replacen("[update]\n", &alone, 1);
+    let appended = format!("{rest}{alone}");
+    let dotted = format!("update.url = \"{url}\"\n{rest}");
+    [in_section, appended, dotted].into_iter().find(|text| {
+        text.parse::<Table>()
+            .is_ok_and(|mut now| take_url(&mut now).as_deref() == Some(url) && now == before)
+    })
+}
+
+/// Takes `update.url` out, and with it a section that has nothing else.
+fn take_url(table: &mut Table) -> Option<String> {
+    let update = table.get_mut("update")?.as_table_mut()?;
+    let url = update.remove("url");
+    if update.is_empty() {
+        table.remove("update");
+    }
+    Some(url?.as_str()?.to_string())
 }
 
 /// Adds the keys to those that are there; `false` if there is no such user.
@@ -194,21 +211,25 @@ mod tests {
             "",
             "# mine\n[update]\nchannel = \"a\"\nurl = \"https://old/\"\n[health]\nsettle-seconds = 1\n",
             "update.channel = \"a\"\nupdate.url = \"x\"\n[health]\nsettle-seconds = 1\n",
-            "[health]\nsettle-seconds = 1\n\n[ update ] # odd\nchannel = \"a\"\n",
-            "broken = [",
+            "[health]\nsettle-seconds = 1\n",
         ] {
-            let now: Table = with_url(text, url).parse().unwrap();
-            assert_eq!(now["update"]["url"].as_str(), Some(url), "{text}");
-            let Ok(before) = text.parse::<Table>() else {
-                continue;
-            };
-            for (section, key) in [("update", "channel"), ("health", "settle-seconds")] {
-                let of = |table: &Table| table.get(section)?.get(key).cloned();
-                if !text.contains("odd") {
-                    assert_eq!(of(&now), of(&before), "{text}");
-                }
-            }
-            assert_eq!(with_url(&with_url(text, url), url).parse::<Table>().unwrap(), now);
+            let now = with_url(text, url).expect(text);
+            assert_eq!(now.contains("# mine"), text.contains("# mine"));
+            let mut before: Table = text.parse().unwrap();
+            let mut table: Table = now.parse().unwrap();
+            assert_eq!(take_url(&mut table).as_deref(), Some(url), "{text}");
+            take_url(&mut before);
+            assert_eq!(table, before, "{text}");
+            let again: Table = with_url(&now, url).unwrap().parse().unwrap();
+            assert_eq!(again, now.parse().unwrap());
+        }
+        // What has no effect anyway makes place; what would lose something stays.
+        assert!(with_url("broken = [", url).is_some());
+        for odd in [
+            "[health]\nsettle-seconds = 1\n\n[ update ] # odd\nchannel = \"a\"\n",
+            "update = { channel = \"a\" }\n",
+        ] {
+            assert_eq!(with_url(odd, url), None, "{odd}");
         }
     }
 }

@@ -200,7 +200,7 @@ impl Disk {
             watchdog: None,
         });
         let script = dir.join("boot.scr");
-        std::fs::write(&script, image(self.format, &text, 0)).unwrap();
+        std::fs::write(&script, image(self.format, &text, 0).unwrap()).unwrap();
         let offset = (FIRMWARE.0 / 512).to_string();
         run(
             Command::new("mkfs.fat")

@@ -5,12 +5,16 @@
 //! copies, and can be read and changed from Linux with `fw_printenv` and `fw_setenv`.
 
 pub mod env;
+#[cfg(feature = "host")]
 mod fit;
+#[cfg(feature = "host")]
 mod image;
 pub mod script;
 pub mod store;
 
-use crate::board::{Environment, ScriptImage};
+use crate::board::Environment;
+#[cfg(feature = "host")]
+use crate::board::ScriptImage;
 
 use super::state::BootState;
 use super::variables::Variables;
@@ -20,9 +24,13 @@ pub use script::{boot_script, DeviceTree, ScriptPlaces, Watchdog, VIRTUAL_BOARD}
 pub use store::UbootStore;
 
 /// The script `text` as U-Boot loads it, made at `time` (seconds since 1970; U-Boot shows it and no more).
-pub fn image(format: ScriptImage, text: &str, time: u32) -> Vec<u8> {
+///
+/// # Errors
+/// If a flattened image tree cannot be written, which no text brings about.
+#[cfg(feature = "host")]
+pub fn image(format: ScriptImage, text: &str, time: u32) -> Result<Vec<u8>, vm_fdt::Error> {
     match format {
-        ScriptImage::Legacy => image::image(text, time),
+        ScriptImage::Legacy => Ok(image::image(text, time)),
         ScriptImage::Fit => fit::image(text, time),
     }
 }
