@@ -73,6 +73,7 @@ test-all: setup lint unit system deny dev agents ## the above with every scenari
 bench: build ## figures for docs/benchmarks.md, side by side with peers
 	scripts/setup --peers
 	scripts/bench $(BUILDER)
+	scripts/bench-compose $(BUILDER)
 	scripts/bench-flash $(BUILDER)
 
 deny: ## licences and advisories of all dependencies
