@@ -6,6 +6,7 @@
 mod add;
 mod dots;
 mod fat;
+mod field;
 #[cfg(test)]
 mod golden;
 mod gpt;
@@ -17,6 +18,7 @@ mod window;
 
 pub use add::{add_file, read_file};
 pub use fat::{create_fat, FatVolume};
+pub use field::{Difference, FieldError, FieldLayout, Place, METADATA_KEY};
 pub use gpt::{partition_type, write_table, TableIds, DATA_TYPE, FIRMWARE_TYPE};
 pub use repart::{repart_files, REPART_ARGUMENTS, REPART_DIR};
 pub use solver::{claim, plan, Kind, LayoutError, Region};

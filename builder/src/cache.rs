@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
@@ -13,7 +14,9 @@ use sha2::{Digest, Sha256};
 /// How the names of scratch directories begin.
 const MAKING: &str = ".making-";
 /// A scratch directory younger than this may belong to a process that has not locked it yet.
-const SETTLED: std::time::Duration = std::time::Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_secs(60);
+/// An entry that nobody has asked for in this time is removed when another one of its kind is made.
+const UNUSED: Duration = Duration::from_secs(60 * 24 * 3600);
 
 /// The cache directory.
 #[derive(Debug, Clone)]
@@ -67,6 +70,7 @@ impl Cache {
     ) -> Result<PathBuf> {
         let entry = self.path(kind, key);
         if entry.exists() {
+            used_now(&entry);
             return Ok(entry);
         }
         let parent = self.root.join(kind);
@@ -79,6 +83,8 @@ impl Cache {
         sweep(&parent);
         let made = scratch.path().join("entry");
         make(&made)?;
+        // What is unpacked may bring a time of its own.
+        used_now(&made);
         match fs::rename(&made, &entry) {
             Ok(()) => Ok(entry),
             // Somebody else made the same entry meanwhile: by construction it is the same.
@@ -98,15 +104,34 @@ fn busy(scratch: &Path) -> Result<Flock<fs::File>> {
         .with_context(|| format!("locking {}", scratch.display()))
 }
 
-/// Removes the scratch directories that killed processes have left.
+/// Notes in an entry's time of change that it was asked for. It may belong to somebody else, who then sees
+/// to it.
+fn used_now(entry: &Path) {
+    if let Ok(file) = fs::File::open(entry) {
+        let _ = file.set_modified(SystemTime::now());
+    }
+}
+
+/// Whether a file or directory was last changed longer ago than `limit`.
+fn older(entry: &fs::DirEntry, limit: Duration) -> bool {
+    let changed = entry.metadata().and_then(|meta| meta.modified());
+    changed.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > limit))
+}
+
+/// Removes the scratch directories that killed processes have left, and the entries that nobody uses any
+/// more. What cannot be removed (it may belong to root) only takes room.
 fn sweep(parent: &Path) {
-    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-    for entry in entries.filter(|e| e.file_name().to_string_lossy().starts_with(MAKING)) {
-        let age = entry.metadata().and_then(|meta| meta.modified());
-        let settled = age.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > SETTLED));
-        if settled && busy(&entry.path()).is_ok() {
-            // What cannot be removed (it may belong to root) only takes room.
-            let _ = fs::remove_dir_all(entry.path());
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_name().to_string_lossy().starts_with(MAKING) {
+            if older(&entry, SETTLED) && busy(&path).is_ok() {
+                let _ = fs::remove_dir_all(&path);
+            }
+        } else if older(&entry, UNUSED) {
+            let _ = match path.is_dir() {
+                true => fs::remove_dir_all(&path),
+                false => fs::remove_file(&path),
+            };
         }
     }
 }
@@ -174,7 +199,7 @@ mod tests {
         for scratch in [&left, &used, &young] {
             fs::create_dir_all(scratch.join("entry")).unwrap();
         }
-        let old = std::time::SystemTime::now() - 2 * SETTLED;
+        let old = SystemTime::now() - 2 * SETTLED;
         for scratch in [&left, &used] {
             fs::File::open(scratch).unwrap().set_modified(old).unwrap();
         }
@@ -186,6 +211,26 @@ mod tests {
             [&left, &used, &young].map(|scratch| scratch.exists()),
             [false, true, true]
         );
+    }
+
+    #[test]
+    fn what_nobody_has_asked_for_in_a_long_time_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        let make = |key: &str| cache.get_or_make("kind", key, |path| Ok(fs::create_dir(path)?));
+        let age = |key: &str| {
+            let entry = fs::File::open(dir.path().join("kind").join(key)).unwrap();
+            entry.set_modified(SystemTime::now() - 2 * UNUSED).unwrap();
+        };
+        for key in ["forgotten", "asked-for"] {
+            make(key).unwrap();
+        }
+        age("forgotten");
+        age("asked-for");
+        make("asked-for").unwrap();
+        make("new").unwrap();
+        let left = ["forgotten", "asked-for", "new"].map(|key| cache.path("kind", key).exists());
+        assert_eq!(left, [false, true, true]);
     }
 
     #[test]

@@ -45,13 +45,15 @@ pub struct Region {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
     /// Two things want the same bytes.
-    #[error("{} (bytes {} to {}) and {} (bytes {} to {}) overlap; make one smaller or move it",
+    #[error("{} (bytes {} to {}) and {} (bytes {} to {}) overlap; {fits}",
         first.owner, first.bytes.start, first.bytes.end, second.owner, second.bytes.start, second.bytes.end)]
     Overlap {
         /// The one that stands first.
         first: Region,
         /// The other.
         second: Region,
+        /// What would fit.
+        fits: String,
     },
     /// Something ends beyond the disk.
     #[error("{} (bytes {} to {}) does not fit a disk of {disk_bytes} bytes; make it smaller or the disk larger",
@@ -266,16 +268,47 @@ pub fn claim(
         .iter()
         .find(|other| other.bytes.start < region.bytes.end && region.bytes.start < other.bytes.end);
     if let Some(other) = taken {
+        let fits = what_fits(regions, other, &region, disk_bytes);
         let (first, second) = if other.bytes.start <= region.bytes.start {
             (other.clone(), region)
         } else {
             (region, other.clone())
         };
-        return Err(LayoutError::Overlap { first, second });
+        return Err(LayoutError::Overlap {
+            first,
+            second,
+            fits,
+        });
     }
     let place = regions.partition_point(|other| other.bytes.start < region.bytes.start);
     regions.insert(place, region);
     Ok(())
+}
+
+/// What may be done about `region`, which runs into `other`: end before it, or begin behind it.
+fn what_fits(regions: &[Region], other: &Region, region: &Region, disk_bytes: u64) -> String {
+    let before = other.bytes.start.saturating_sub(region.bytes.start);
+    if before > 0 {
+        return format!(
+            "where it begins, {} may have at most {before} bytes",
+            region.owner
+        );
+    }
+    let mut begin = other.bytes.end;
+    let mut end = disk_bytes;
+    let behind = regions.iter().map(|region| &region.bytes);
+    for next in behind.skip_while(|bytes| bytes.start < other.bytes.end) {
+        if next.start > begin {
+            end = next.start;
+            break;
+        }
+        begin = next.end;
+    }
+    format!(
+        "{} may begin at byte {begin} at the earliest, with at most {} bytes",
+        region.owner,
+        end.saturating_sub(begin)
+    )
 }
 
 #[cfg(test)]
@@ -352,9 +385,24 @@ mod tests {
         let mut regions = Vec::new();
         claim(&mut regions, region("boot loader", 100..200), 1000).unwrap();
         claim(&mut regions, region("table", 0..100), 1000).unwrap();
-        let text = claim(&mut regions, region("environment", 50..150), 1000)
-            .unwrap_err()
-            .to_string();
+        let told = |wanted, regions: &mut Vec<Region>| {
+            claim(regions, wanted, 1000).unwrap_err().to_string()
+        };
+        let text = told(region("spl", 250..350), &mut vec![region("root", 300..400)]);
+        assert!(
+            text.ends_with("where it begins, spl may have at most 50 bytes"),
+            "{text}"
+        );
+        let taken = ["a", "b", "c"]
+            .into_iter()
+            .zip([0..100, 100..300, 500..600]);
+        let mut taken: Vec<_> = taken.map(|(owner, bytes)| region(owner, bytes)).collect();
+        let text = told(region("spl", 50..60), &mut taken);
+        assert!(
+            text.ends_with("spl may begin at byte 300 at the earliest, with at most 200 bytes"),
+            "{text}"
+        );
+        let text = told(region("environment", 50..150), &mut regions);
         assert!(
             text.starts_with(
                 "environment (bytes 50 to 150) and boot loader (bytes 100 to 200) overlap"

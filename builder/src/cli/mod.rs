@@ -7,6 +7,7 @@ mod diff;
 mod exit;
 mod flash;
 mod keys;
+mod layout;
 mod new;
 mod print;
 mod release;
@@ -71,6 +72,8 @@ enum Command {
     Serve(serve::Args),
     /// Renews product.lock from the archives as they are now and prints what changed
     UpdateLock(update_lock::Args),
+    /// Shows where everything stands on the product's disk, and which devices in the field fit
+    Layout(layout::Args),
     /// Prints what changed between two releases: packages and files
     Diff(diff::Args),
     /// Prints the description with every default, merged for a board
@@ -121,6 +124,7 @@ pub fn main() -> ExitCode {
         Command::Flash(args) => flash::run(&context, &args),
         Command::Release(args) => release::run(&context, &args),
         Command::Serve(args) => serve::run(&context, &args),
+        Command::Layout(args) => layout::run(&context, &args),
         Command::Diff(args) => diff::run(&context, &args),
     };
     match result {

@@ -268,7 +268,11 @@ mod tests {
         let disk = machine.card();
         let agreed = named_on(&machine, "8:16", false).unwrap().device.unwrap();
         assert!(same(&agreed, &machine.list(), "8:16", GIB).is_ok());
-        assert!(same(&agreed, &machine.list(), "8:32", GIB).is_err());
+        let gone = same(&agreed, &machine.list(), "8:32", GIB).unwrap_err();
+        assert!(gone.to_string().contains("it is gone"), "{gone}");
+        machine.card_in(1, "sdc", "8:32");
+        let other = same(&agreed, &machine.list(), "8:32", GIB).unwrap_err();
+        assert!(other.to_string().contains("another device"), "{other}");
         for (file, before, after) in [
             ("diskseq", "7", "8"),
             ("size", "67108864", "67108865"),

@@ -20,7 +20,7 @@ pub fn journal(size: u64) -> u64 {
 }
 
 /// Bytes for files in a file system of `size` bytes.
-fn usable(size: u64) -> u64 {
+pub(crate) fn usable(size: u64) -> u64 {
     let inodes = size / BYTES_PER_INODE * INODE_SIZE;
     let reserved = size / 100 * RESERVED_PERCENT;
     // Bitmaps, descriptors and their copies: 2 blocks per group of 128 MiB and a little more.

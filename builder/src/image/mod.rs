@@ -11,7 +11,7 @@ mod ext4_map;
 mod fat_map;
 mod firmware;
 mod format;
-mod geometry;
+pub(crate) mod geometry;
 mod mapped;
 mod mke2fs;
 mod publish;

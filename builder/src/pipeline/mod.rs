@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use bsp::board::PackageFile;
+use bsp::disk::{self, FieldLayout};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
@@ -367,12 +368,14 @@ fn metadata(merged: &Merged, locked: &Locked) -> Result<BTreeMap<String, String>
         .map(|package| format!("{} {} {}\n", package.name, package.version, package.arch))
         .collect();
     let lock = Inputs::new("lock", 1).json(&locked.board)?.key();
+    let layout = disk::plan(&merged.board, &BTreeMap::new()).context("planning the disk")?;
     Ok([
         ("treeline.product", merged.product.name.clone()),
         ("treeline.board", merged.board.id.clone()),
         ("treeline.arch", merged.board.arch.clone()),
         ("treeline.lock", lock),
         ("treeline.packages", packages),
+        (disk::METADATA_KEY, FieldLayout::of(&layout).to_json()?),
     ]
     .map(|(key, value)| (key.to_string(), value))
     .into())

@@ -123,7 +123,8 @@ impl Sheet {
 }
 
 impl Disk {
-    fn of(layout: &Layout) -> Self {
+    /// The disk with this layout.
+    pub fn of(layout: &Layout) -> Self {
         let regions = layout.regions.iter().map(|region| Region {
             kind: match region.kind {
                 Kind::Table => "table",
@@ -145,7 +146,7 @@ impl Disk {
     }
 
     /// Two drawings, of what stands before the partitions and of everything, and the list that explains them.
-    fn render(&self) -> String {
+    pub fn render(&self) -> String {
         let lettered: Vec<(char, Range<u64>)> = ('a'..='z')
             .chain('A'..='Z')
             .zip(&self.regions)

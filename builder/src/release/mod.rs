@@ -16,6 +16,7 @@
 mod contents;
 mod delta;
 pub mod diff;
+pub mod field;
 mod full;
 mod list;
 mod published;
@@ -199,6 +200,7 @@ pub fn publish(request: &Request, cache: &Cache, progress: Progress) -> Result<P
     let channel = site.channel(&request.board, &request.channel)?;
     let earlier = earlier(request, &site, channel.as_ref())?;
     check_epoch(request, &earlier)?;
+    check_layout(&commit, &earlier, &site)?;
 
     let stage = progress.stage("release");
     stage.note("copying the commit");
@@ -325,6 +327,31 @@ fn check_epoch(request: &Request, earlier: &[Release]) -> Result<()> {
         ),
         _ => Ok(()),
     }
+}
+
+/// No release is offered to devices that could not take it: those that were flashed with an earlier one of
+/// the channel. What was built before layouts were recorded is taken on trust.
+fn check_layout(commit: &Commit, earlier: &[Release], site: &Site) -> Result<()> {
+    if earlier.is_empty() {
+        // The first: there is no repository yet either.
+        return Ok(());
+    }
+    let repo = contents::open(&site.repo())?;
+    for release in earlier {
+        let old = Commit::load(&repo, &release.commit)?;
+        let differences = field::differences(&old, commit)
+            .with_context(|| format!("comparing with the disk of {}", release.version))?;
+        if !differences.is_empty() {
+            bail!(
+                "releasing {}: devices that were flashed with {} could not take it:\n  {}\nbring the layout back, \
+                 or begin another channel for devices that are flashed anew",
+                commit.text("version").unwrap_or_default(),
+                release.version,
+                differences.join("\n  ")
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Makes and places the files; returns the release's description and what was done.

@@ -40,6 +40,11 @@ impl World {
 
     /// A commit of a small tree; `seed` changes a little of it.
     pub(super) fn commit(&self, version: &str, seed: u8) -> String {
+        self.commit_with(version, seed, "treeline.seed=0")
+    }
+
+    /// The same with one more string in its metadata.
+    pub(super) fn commit_with(&self, version: &str, seed: u8, metadata: &str) -> String {
         let tree = self.dir.path().join(format!("tree-{version}-{seed}"));
         fs::create_dir_all(tree.join("usr/bin")).unwrap();
         fs::create_dir_all(tree.join("usr/empty")).unwrap();
@@ -63,6 +68,7 @@ impl World {
                 "--add-metadata-string=treeline.product=thing",
                 &format!("--add-metadata-string=treeline.board={BOARD}"),
                 "--add-metadata-string=treeline.arch=amd64",
+                &format!("--add-metadata-string={metadata}"),
                 &format!("--add-metadata-string=version={version}"),
                 &format!(
                     "--add-metadata-string=treeline.packages=base 1 amd64\nextra-{version} 2 all\nlib {version} amd64\n"
@@ -82,7 +88,7 @@ impl World {
         commit
     }
 
-    fn request(&self, version: &str, commit: &str) -> Request {
+    pub(super) fn request(&self, version: &str, commit: &str) -> Request {
         Request {
             repo: self.repo.clone(),
             updates: self.dir.path().join("updates"),
@@ -101,7 +107,7 @@ impl World {
         }
     }
 
-    fn publish(&self, request: &Request) -> Result<Published> {
+    pub(super) fn publish(&self, request: &Request) -> Result<Published> {
         publish(request, &self.cache, Progress::Quiet)
     }
 

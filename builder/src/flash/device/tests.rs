@@ -70,13 +70,18 @@ impl Machine {
 
     /// A card in a USB reader, which nothing speaks against.
     pub fn card(&self) -> String {
+        self.card_in(0, "sdb", "8:16")
+    }
+
+    /// A card in one of the slots of that reader.
+    pub fn card_in(&self, slot: u32, name: &str, number: &str) -> String {
         let usb = "pci0000:00/0000:00:14.0/usb1/1-2";
         self.write(&format!("sys/devices/{usb}/idVendor"), "0781\n");
         self.write(&format!("sys/devices/{usb}/serial"), "4C53\u{1b}[31m0001\n");
         self.write(&format!("sys/devices/{usb}/manufacturer"), "SanDisk\n");
         self.write(&format!("sys/devices/{usb}/product"), "Ultra Card Reader\n");
-        let way = format!("{usb}/1-2:1.0/host4/target4:0:0/4:0:0:0");
-        let disk = self.disk(&way, "sdb", "8:16", 32);
+        let way = format!("{usb}/1-2:1.0/host4/target4:0:0/4:0:0:{slot}");
+        let disk = self.disk(&way, name, number, 32);
         self.write(&format!("{disk}/removable"), "1\n");
         self.write(&format!("{disk}/device/vendor"), "SanDisk \n");
         self.write(&format!("{disk}/device/model"), "Ultra Card Reade\n");
