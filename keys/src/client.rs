@@ -9,6 +9,9 @@
 
 mod datastore;
 mod error;
+mod found;
+mod refresh;
+mod source;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -20,11 +23,12 @@ use std::sync::Arc;
 use url::Url;
 
 pub use error::ClientError;
+pub use found::Found;
 pub use transport::{
     async_trait, Bytes, FilesystemTransport, Transport, TransportError, TransportErrorKind,
     TransportStream,
 };
-pub use updater::{Found, Updater};
+pub use updater::Updater;
 
 use crate::release::{
     channel_target, is_target_name, release_target, Channel, ContentError, Release,
