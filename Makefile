@@ -21,7 +21,7 @@ FOLD := $(shell rustc -vV 2>/dev/null | awk '/^host: x86_64-unknown-linux-gnu/{h
 export AGENT_RUSTFLAGS := -Clink-arg=-Wl,-z,pack-relative-relocs -Cforce-unwind-tables=no $(FOLD)
 export AGENT_CFLAGS := -fno-asynchronous-unwind-tables -fno-unwind-tables
 
-.PHONY: help setup build dev agent agents debs demo lint unit system scenarios test test-all bench deny book clean
+.PHONY: help setup build dev agent agents debs tuf-client demo lint unit system scenarios test test-all bench deny book clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,10 @@ agents: ## device-agent for arm64 and armhf boards
 debs: ## device-agent as Debian packages for every architecture
 	scripts/setup --cross
 	scripts/agent-debs amd64 arm64 armhf ppc64el
+
+tuf-client: ## the agent's verifier behind the command line of the public TUF conformance suite
+	cargo build --locked -p device-agent --example tuf-conformance-client
+	@echo "$(abspath $(CARGO_TARGET_DIR))/debug/examples/tuf-conformance-client"
 
 demo: setup build ## build a product, boot it, update it, break it, see it fall back
 	scripts/demo $(BUILDER)

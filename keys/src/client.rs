@@ -9,20 +9,26 @@
 
 mod datastore;
 mod error;
+mod found;
+mod refresh;
+mod source;
 #[cfg(test)]
 mod tests;
+mod transport;
+mod updater;
 
 use std::path::Path;
+use std::sync::Arc;
 
-use tough::schema::{Target, Targets};
-pub use tough::{
-    async_trait, Bytes, FilesystemTransport, Transport, TransportError, TransportErrorKind,
-    TransportStream,
-};
-use tough::{ExpirationEnforcement, IntoVec, Limits, Repository, RepositoryLoader, TargetName};
 use url::Url;
 
 pub use error::ClientError;
+pub use found::Found;
+pub use transport::{
+    async_trait, Bytes, FilesystemTransport, Transport, TransportError, TransportErrorKind,
+    TransportStream,
+};
+pub use updater::Updater;
 
 use crate::release::{
     channel_target, is_target_name, release_target, Channel, ContentError, Release,
@@ -32,21 +38,11 @@ use datastore::Datastore;
 /// Bytes a target (release or channel description) may have. The deltas are no targets.
 pub const MAX_TARGET: u64 = 1024 * 1024;
 
-/// Bytes and counts beyond which metadata is refused unread. A `targets.json` of 4 MiB has room
-/// for some ten thousand releases.
-const LIMITS: Limits = Limits {
-    max_root_size: 256 * 1024,
-    max_targets_size: 4 * 1024 * 1024,
-    max_timestamp_size: 64 * 1024,
-    max_snapshot_size: 256 * 1024,
-    max_root_updates: 256,
-};
-
 /// Verified metadata of an update server.
 #[derive(Debug)]
 pub struct Client {
-    repository: Repository,
-    datastore: Datastore,
+    updater: Updater,
+    targets: Url,
 }
 
 impl Client {
@@ -60,60 +56,38 @@ impl Client {
         transport: T,
     ) -> Result<Self, ClientError>
     where
-        T: Transport + Clone + Send + Sync + 'static,
+        T: Transport + 'static,
     {
         let (metadata, targets) = addresses(base)?;
         let datastore = Datastore::prepare(datastore, trusted_root)?;
+        let transport: Arc<dyn Transport> = Arc::new(transport);
         let mut recreated = false;
-        let mut clock_forgotten = false;
         loop {
             let root = datastore.newest_root(trusted_root);
-            let loaded = RepositoryLoader::new(&root, metadata.clone(), targets.clone())
-                .transport(transport.clone())
-                .limits(LIMITS)
-                .datastore(datastore.dir())
-                .expiration_enforcement(ExpirationEnforcement::Safe)
-                .load()
-                .await;
-            match loaded {
-                Ok(repository) => {
-                    return Ok(Self {
-                        repository,
-                        datastore,
-                    })
-                }
-                Err(e) if error::is_clock(&e) && !clock_forgotten => {
-                    clock_forgotten = true;
-                    datastore.forget_time()?;
-                }
-                Err(e) if error::is_datastore(&e) && !recreated => {
+            let from = (datastore.clone(), transport.clone());
+            match Updater::refresh_from(&root, from.0, &metadata, from.1).await {
+                Ok(updater) => return Ok(Self { updater, targets }),
+                Err(ClientError::Datastore(_)) if !recreated => {
                     recreated = true;
                     datastore.recreate()?;
                 }
-                Err(e) => return Err(ClientError::from_tough(&e)),
+                Err(e) => return Err(e),
             }
         }
     }
 
     /// The content of a target; `None` if the server's metadata does not name it.
     pub async fn target(&self, name: &str) -> Result<Option<Vec<u8>>, ClientError> {
-        let Some((name, target)) = self.find(name) else {
+        if !is_target_name(name) {
             return Ok(None);
-        };
-        if target.length > MAX_TARGET {
-            return Err(ClientError::TooLarge {
-                what: name.raw().to_owned(),
-                limit: MAX_TARGET,
-            });
         }
-        match self.read(&name).await {
-            Err(e) if error::is_clock(&e) => {
-                self.datastore.forget_time()?;
-                self.read(&name).await
+        match self.updater.find(name).await? {
+            Some(found) => {
+                let content = self.updater.read(&found, &self.targets, MAX_TARGET);
+                content.await.map(Some)
             }
-            done => done,
+            None => Ok(None),
         }
-        .map_err(|e| ClientError::from_tough(&e))
     }
 
     /// A channel's releases for a board.
@@ -140,34 +114,7 @@ impl Client {
 
     /// When the first piece of the metadata expires, seconds since 1970.
     pub fn expires(&self) -> i64 {
-        let repository = &self.repository;
-        [
-            repository.root().signed.expires,
-            repository.targets().signed.expires,
-            repository.snapshot().signed.expires,
-            repository.timestamp().signed.expires,
-        ]
-        .iter()
-        .map(|time| time.as_second())
-        .min()
-        .unwrap_or(0)
-    }
-
-    fn find(&self, name: &str) -> Option<(TargetName, &Target)> {
-        if !is_target_name(name) {
-            return None;
-        }
-        let targets: &Targets = &self.repository.targets().signed;
-        let name = TargetName::new(name).ok()?;
-        let target = targets.targets.get(&name)?;
-        Some((name, target))
-    }
-
-    async fn read(&self, name: &TargetName) -> Result<Option<Vec<u8>>, tough::error::Error> {
-        match self.repository.read_target(name).await? {
-            Some(stream) => Ok(Some(stream.into_vec().await?)),
-            None => Ok(None),
-        }
+        self.updater.expires()
     }
 
     async fn wanted_target(&self, name: &str) -> Result<Vec<u8>, ClientError> {

@@ -11,3 +11,4 @@ pub mod commit;
 #[cfg(feature = "host")]
 pub mod keyfile;
 pub mod release;
+mod tuf;

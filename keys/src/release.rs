@@ -14,7 +14,7 @@ pub const REPOSITORY: &str = "repo/";
 /// Name of the target that describes a release.
 ///
 /// Target names have no directories: clients differ in where they put the hash of a consistent
-/// snapshot into a name with a `/` (the specification: before the last part; `tough`: before the
+/// snapshot into a name with a `/` (the specification: before the last part; some clients: before the
 /// whole).
 pub fn release_target(board: &str, version: &str) -> String {
     format!("release.{board}.{version}.json")

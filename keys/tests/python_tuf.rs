@@ -1,9 +1,5 @@
 //! The judge of our update directories: python-tuf, the reference client of The Update Framework.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test: a failure is its verdict"
-)]
+#![expect(clippy::unwrap_used, reason = "a test: a failure is its verdict")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,9 +14,6 @@ use keys::release::{channel_target, release_target};
 use serde::Deserialize;
 use tempfile::TempDir;
 
-/// The release of python-tuf that judges.
-const TUF: &str = "tuf==7.0.1";
-
 /// What the script prints.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -32,34 +25,11 @@ enum Verdict {
 /// A Python with python-tuf: a virtual environment in the cache, made if it is missing.
 fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(prepare_python)
-}
-
-fn prepare_python() -> PathBuf {
-    let cache = std::env::var_os("TREELINE_CACHE").map(PathBuf::from);
-    let home =
-        || PathBuf::from(std::env::var_os("HOME").expect("neither TREELINE_CACHE nor HOME is set"));
-    let venv = cache
-        .unwrap_or_else(|| home().join(".cache/treeline"))
-        .join("venv");
-    let python = venv.join("bin/python");
-    let check =
-        format!("import importlib.metadata as m; assert 'tuf==' + m.version('tuf') == '{TUF}'");
-    let ready = Command::new(&python).args(["-c", &check]).output();
-    if !ready.is_ok_and(|output| output.status.success()) {
-        let try_this = "install the Debian packages python3 and python3-venv";
-        run(
-            Command::new("python3").args(["-m", "venv"]).arg(&venv),
-            try_this,
-        );
-        let try_this =
-            "a package index must be reachable the first time, or put python-tuf there by hand";
-        run(
-            Command::new(&python).args(["-m", "pip", "install", "--quiet", TUF]),
-            try_this,
-        );
-    }
-    python
+    PYTHON.get_or_init(|| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/python-tuf");
+        let printed = run(&mut Command::new(script), "see the script's own message");
+        PathBuf::from(String::from_utf8(printed).unwrap().trim())
+    })
 }
 
 fn run(command: &mut Command, try_this: &str) -> Vec<u8> {

@@ -2,8 +2,7 @@
 
 use std::error::Error as _;
 
-use tough::error::Error as Tough;
-use tough::{TransportError, TransportErrorKind};
+use super::{TransportError, TransportErrorKind};
 
 /// Why metadata or a target is not to be had or not to be trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,105 +86,12 @@ pub enum ClientError {
     Other(String),
 }
 
-/// Whether the clock is behind the latest time seen.
-pub(super) fn is_clock(error: &Tough) -> bool {
-    matches!(error, Tough::SystemTimeSteppedBackward { .. })
-}
-
-/// Whether the datastore is at fault.
-pub(super) fn is_datastore(error: &Tough) -> bool {
-    matches!(
-        error,
-        Tough::DatastoreInit { .. }
-            | Tough::DatastoreCreate { .. }
-            | Tough::DatastoreOpen { .. }
-            | Tough::DatastoreRemove { .. }
-            | Tough::DatastoreSerialize { .. }
-    )
-}
-
 impl ClientError {
-    pub(super) fn from_tough(error: &Tough) -> Self {
-        let text = error.to_string();
-        match error {
-            Tough::Transport { source, .. } => Self::from_transport(source),
-            Tough::ExpiredMetadata { role, .. } => Self::Expired {
-                role: role.to_string(),
-                now: jiff::Timestamp::now().to_string(),
-            },
-            Tough::VerifyMetadata { role, source, .. } => Self::Signature {
-                role: role.to_string(),
-                reason: source.to_string(),
-            },
-            Tough::OlderMetadata { .. }
-            | Tough::OlderSnapshotInTimestamp { .. }
-            | Tough::SnapshotRoleMissing { .. }
-            | Tough::SnapshotRoleRollback { .. } => Self::Rollback(text),
-            Tough::VersionMismatch { role, .. } => Self::Tampered {
-                what: format!("{role} metadata"),
-                reason: text,
-            },
-            Tough::HashMismatch { context, .. } => Self::Tampered {
-                what: context.clone(),
-                reason: text,
-            },
-            Tough::MaxSizeExceeded {
-                max_size,
-                specifier,
-                ..
-            } => Self::TooLarge {
-                what: (*specifier).to_owned(),
-                limit: *max_size,
-            },
-            Tough::ParseMetadata { role, source, .. } => Self::Malformed {
-                what: format!("{role} metadata"),
-                reason: source.to_string(),
-            },
-            Tough::TimestampMetaLength { .. } | Tough::MissingSnapshotMeta { .. } => {
-                Self::Malformed {
-                    what: "timestamp metadata".to_owned(),
-                    reason: text,
-                }
-            }
-            Tough::SnapshotTargetsMetaMissing { .. } | Tough::MetaMissing { .. } => {
-                Self::Malformed {
-                    what: "snapshot metadata".to_owned(),
-                    reason: text,
-                }
-            }
-            Tough::ParseTrustedMetadata { .. } | Tough::VerifyTrustedMetadata { .. } => {
-                Self::TrustedRoot(text)
-            }
-            error if is_datastore(error) => Self::Datastore(text),
-            _ => Self::Other(text),
-        }
-    }
-
-    /// A transport's error may hide one of `tough`'s own: length and hash are checked while a file
-    /// streams in.
-    fn from_transport(error: &TransportError) -> Self {
+    pub(super) fn from_transport(error: &TransportError) -> Self {
         let url = error.url().to_owned();
-        match error
-            .source()
-            .and_then(|source| source.downcast_ref::<Tough>())
-        {
-            Some(Tough::HashMismatch { .. }) => {
-                return Self::Tampered {
-                    what: url,
-                    reason: "its SHA-256 is not the one that was signed".to_owned(),
-                }
-            }
-            Some(Tough::MaxSizeExceeded { max_size, .. }) => {
-                return Self::TooLarge {
-                    what: url,
-                    limit: *max_size,
-                }
-            }
-            _ => {}
-        }
         match error.kind() {
             TransportErrorKind::FileNotFound => Self::NotOnServer { url },
-            _ => Self::Network {
+            TransportErrorKind::Other => Self::Network {
                 url,
                 reason: reason(error),
             },
@@ -204,9 +110,6 @@ fn reason(error: &TransportError) -> String {
             parts.push(text);
         }
         cause = error.source();
-    }
-    if parts.is_empty() {
-        return error.kind().to_string();
     }
     parts.join(": ")
 }
