@@ -90,6 +90,14 @@ impl Drop for Shell {
     }
 }
 
+/// How long the first `true` is waited for.
+const FIRST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the next one is waited for.
+fn longer(patience: Duration) -> Duration {
+    (patience * 5 / 4).min(Duration::from_secs(40))
+}
+
 impl Shell {
     /// Connects to QEMU's socket; the guest need not be there yet.
     pub fn connect(path: &Path) -> Result<Self> {
@@ -117,12 +125,17 @@ impl Shell {
         })
     }
 
-    /// Waits until the shell answers; `alive` is asked in between and ends the wait by an error.
+    /// Waits until the shell answers; `alive` is asked in between and ends the wait by an error. It is asked
+    /// less and less often: what nobody reads yet waits in the guest's port, and Linux never opens a serial
+    /// port for good on which more than a terminal's line buffer (4 KiB) is waiting.
     pub fn wait(&mut self, limit: Duration, mut alive: impl FnMut() -> Result<()>) -> Result<()> {
         let deadline = Instant::now() + limit;
+        let mut patience = FIRST_PATIENCE;
         loop {
             alive()?;
-            match self.run("true", Duration::from_secs(5)) {
+            let answered = self.run("true", patience);
+            patience = longer(patience);
+            match answered {
                 Ok((0, _)) => return Ok(()),
                 Ok((status, _)) => bail!("the test shell's `true` ended with {status}"),
                 Err(error) if Instant::now() > deadline => {
@@ -220,6 +233,22 @@ mod tests {
         );
         assert!(received.is_empty());
         assert_eq!(answer(&mut received, "<<treeline:3:"), None);
+    }
+
+    #[test]
+    fn what_waits_for_a_guest_that_boots_for_half_an_hour_fits_a_line_buffer() {
+        let (stream, mut guest) = UnixStream::pair().unwrap();
+        let mut shell = Shell::over(stream).unwrap();
+        let (mut waited, mut patience) = (Duration::ZERO, FIRST_PATIENCE);
+        while waited < Duration::from_secs(1800) {
+            assert!(shell.run("true", Duration::ZERO).is_err());
+            waited += patience;
+            patience = longer(patience);
+        }
+        guest.set_nonblocking(true).unwrap();
+        let mut waiting = [0; 65536];
+        let count = guest.read(&mut waiting).unwrap();
+        assert!((1000..4096).contains(&count), "{count}");
     }
 
     #[test]
