@@ -38,9 +38,9 @@ dev: agent ## the same for development
 agent: ## device-agent alone, small
 	RUSTFLAGS='$(AGENT_RUSTFLAGS)' CFLAGS='$(AGENT_CFLAGS)' cargo build --profile device --locked -p device-agent
 
-agents: ## device-agent for arm64 and armhf boards
+agents: ## device-agent for arm64, armhf and ppc64el boards
 	scripts/setup --cross
-	scripts/agent-cross arm64 armhf
+	scripts/agent-cross arm64 armhf ppc64el
 
 debs: ## device-agent as Debian packages for every architecture
 	scripts/setup --cross

@@ -3,6 +3,7 @@
 //! The schema stands here; [`from_toml`] reads and checks a file, [`stable_uuid`] names things.
 
 mod check;
+mod core;
 mod disk;
 mod extends;
 mod load;
@@ -11,6 +12,7 @@ mod size;
 mod sources;
 mod uuid;
 
+pub use core::{Core, CoreTarget};
 pub use disk::{Disk, Magic, Partition, RawArea, Role, Table, ERASE_BLOCK};
 pub use extends::{BoardFile, Find};
 pub use load::{builtin, from_toml, from_toml_beside, list, BoardError};
@@ -136,6 +138,9 @@ pub struct Boot {
     /// Path on the firmware partition of the static boot-loader configuration (`grub`: grub.cfg, `uboot`:
     /// the boot script).
     pub config: String,
+    /// The GRUB image in a partition of its own, for firmware that starts no files (`grub` only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core: Option<Core>,
     /// The format of the boot script (`uboot` only).
     #[serde(default, skip_serializing_if = "ScriptImage::is_default")]
     pub script: ScriptImage,

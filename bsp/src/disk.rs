@@ -49,7 +49,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The partition with this role; every layout that [`plan`] returns has exactly one of each.
+    /// The partition with this role; every layout that [`plan`] returns has one of each, and at most
+    /// one for the boot loader.
     pub fn partition(&self, role: Role) -> Option<&PlacedPartition> {
         self.partitions.iter().find(|p| p.role == role)
     }

@@ -1,5 +1,5 @@
-//! The disk of every U-Boot board with its real boot loader from the archive: the right file at the right byte,
-//! tables and firmware file system as their judges want them, the boot environment as `fw_printenv` reads it.
+//! The disk of every board with its real boot loader from the archive: the right file at the right byte, tables and
+//! firmware file system as their judges want them, the boot state as `fw_printenv` or `grub-editenv` reads it.
 //!
 //! What a board file says is also held against the packages: U-Boot's configuration (`loader`), the kernel's device
 //! trees and modules (`kernel`), and whether those modules lead to the disk (`storage`).
@@ -12,6 +12,8 @@
 
 #[path = "layouts/device_tree.rs"]
 mod device_tree;
+#[path = "layouts/grub.rs"]
+mod grub;
 #[path = "layouts/kernel.rs"]
 mod kernel;
 #[path = "layouts/loader.rs"]
@@ -46,7 +48,6 @@ fn every_board_gets_its_real_boot_loader() {
     let boards: Vec<Board> = bsp::board::list()
         .into_iter()
         .map(|id| bsp::board::builtin(id).unwrap())
-        .filter(|board| board.boot.backend == Backend::Uboot)
         .collect();
     // What asks for the same packages is locked once: first one board of each kind, then the others.
     let mut kinds = BTreeMap::new();
@@ -87,7 +88,9 @@ fn judge(product: &Path, board: &Board, known: &kernel::Known) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{id}: {said}");
     let packages = Packages::of(product, board, known);
-    loader::judge(board, &packages);
+    if board.boot.backend == Backend::Uboot {
+        loader::judge(board, &packages);
+    }
     kernel::judge(board, &packages);
     let dir = product.join(format!("out/{id}"));
     let image = dir.join(format!("gateway-1.0.0-{id}.boot.raw"));
@@ -97,8 +100,17 @@ fn judge(product: &Path, board: &Board, known: &kernel::Known) {
     assert!(said.contains("No problems found"), "{id}: {said}");
     run(Command::new("sfdisk").arg("--verify").arg(&image)).unwrap();
     raw_areas(board, &image);
-    firmware(board, &cut(&layout, &image, &dir));
-    environment(board, &image, &dir);
+    let partition = cut(&layout, &image, &dir);
+    match board.boot.backend {
+        Backend::Uboot => {
+            firmware(board, &partition);
+            environment(board, &image, &dir);
+        }
+        Backend::Grub => {
+            grub::core_image(board, &layout, &image);
+            grub::firmware(board, &layout, &partition, &dir);
+        }
+    }
     fs::remove_dir_all(&dir).unwrap();
 }
 

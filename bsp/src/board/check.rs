@@ -23,7 +23,7 @@ const CONSOLES: &[&str] = &["console", "serial"];
 const RESERVED_KARGS: &[&str] = &[crate::device::ID_KARG, "ostree", "root"];
 
 /// `Err` is the problem in words.
-type Checked = Result<(), String>;
+pub(super) type Checked = Result<(), String>;
 
 pub(super) fn check(board: &Board, file: &Path) -> Checked {
     let stem = file.file_stem().and_then(|stem| stem.to_str());
@@ -68,6 +68,7 @@ pub(super) fn check(board: &Board, file: &Path) -> Checked {
         check_device_trees(trees)?;
     }
     check_firmware(board)?;
+    super::core::check(board)?;
     check_qemu(board)?;
     check_places(board)
 }

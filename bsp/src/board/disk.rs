@@ -138,6 +138,8 @@ pub enum Role {
     Root,
     /// ext4, mounted on `/var`.
     Data,
+    /// The image of [`super::Core`], without a file system: a BIOS boot partition, a PReP partition.
+    BootLoader,
 }
 
 impl Role {
@@ -147,6 +149,7 @@ impl Role {
             Self::Firmware => "firmware",
             Self::Root => "root",
             Self::Data => "data",
+            Self::BootLoader => "boot-loader",
         }
     }
 }

@@ -27,6 +27,7 @@ const BUILTIN: &[(&str, &str)] = boards![
     "a20-olinuxino-micro-emmc"
     "a64-olinuxino"
     "a64-olinuxino-emmc"
+    "aarch64-uefi"
     "am57xx-idk"
     "bananapi"
     "bananapi-m2-berry"
@@ -69,6 +70,7 @@ const BUILTIN: &[(&str, &str)] = boards![
     "puma-haikou"
     "qemu-aarch64"
     "qemu-armhf"
+    "qemu-pseries"
     "roc-pc"
     "rock-4se"
     "rock-pi-4"
@@ -83,6 +85,8 @@ const BUILTIN: &[(&str, &str)] = boards![
     "teres-i"
     "udoo"
     "wandboard"
+    "x86_64"
+    "x86_64-bios"
     "x86_64-uefi"
 ];
 

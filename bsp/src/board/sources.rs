@@ -128,13 +128,15 @@ impl Board {
         files.chain(raw).chain(qemu)
     }
 
-    /// Packages of which only files are taken: for the firmware partition, the raw areas and QEMU. Sorted.
+    /// Packages of which only files are taken: for the firmware partition, the raw areas,
+    /// the GRUB image and QEMU. Sorted.
     pub fn firmware_packages(&self) -> BTreeSet<&str> {
         let packages = self.sources().filter_map(|source| match source {
             Source::Package { package, .. } => Some(package),
             _ => None,
         });
-        packages.collect()
+        let core = self.boot.core.iter().map(|core| core.package.as_str());
+        packages.chain(core).collect()
     }
 
     /// Files of the product that become part of the boot loader, relative to its directory. Sorted.

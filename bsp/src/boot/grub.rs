@@ -9,6 +9,7 @@
 //! stand in the condition of an `if`; identities are compared, never given to `set default`, for GRUB
 //! takes a default that begins with a digit for a number.
 
+pub mod core;
 mod script;
 
 use super::entry::BootEntry;

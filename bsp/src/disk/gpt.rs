@@ -26,6 +26,13 @@ const ROOT_TYPES: &[(&str, &str)] = &[
     ("ppc64el", "c31c45e6-3f39-412e-80fb-4809c4980599"),
 ];
 
+/// Types of the partition that holds a boot loader without a file system, by Debian architecture: GRUB's BIOS boot
+/// partition (GRUB manual, "BIOS installation"), the PReP boot partition of POWER machines.
+const BOOT_LOADER_TYPES: &[(&str, &str)] = &[
+    ("amd64", "21686148-6449-6e6f-744e-656564454649"),
+    ("ppc64el", "9e1a2d38-c612-4316-aa26-8b49521e5a8b"),
+];
+
 /// The GUIDs of a disk: functions of product and board, see [`stable_uuid`].
 #[derive(Debug, Clone, Copy)]
 pub struct TableIds<'a> {
@@ -42,16 +49,23 @@ pub fn partition_type(role: Role, arch: &str) -> Result<&'static str, DiskError>
     match role {
         Role::Firmware => Ok(FIRMWARE_TYPE),
         Role::Data => Ok(DATA_TYPE),
-        Role::Root => ROOT_TYPES
-            .iter()
-            .find(|(known, _)| *known == arch)
-            .map(|(_, guid)| *guid)
-            .ok_or_else(|| {
-                DiskError::Table(format!(
-                    "no root partition type for architecture \"{arch}\""
-                ))
-            }),
+        Role::BootLoader => of_arch(BOOT_LOADER_TYPES, role, arch),
+        Role::Root => of_arch(ROOT_TYPES, role, arch),
     }
+}
+
+fn of_arch(
+    types: &[(&str, &'static str)],
+    role: Role,
+    arch: &str,
+) -> Result<&'static str, DiskError> {
+    let known = types.iter().find(|(known, _)| *known == arch);
+    known.map(|(_, guid)| *guid).ok_or_else(|| {
+        DiskError::Table(format!(
+            "no {} partition type for architecture \"{arch}\"",
+            role.as_str()
+        ))
+    })
 }
 
 /// Writes the partition tables of `layout` into `disk`, which must have exactly `layout.disk_bytes` bytes.
@@ -211,11 +225,26 @@ mod tests {
         run("cmp", "diffutils", &[first.as_os_str(), second.as_os_str()]);
     }
 
+    /// A GUID as it stands on the disk: its first three numbers in little-endian order.
+    fn uuid_bytes(guid: &str) -> [u8; 16] {
+        let digits: Vec<char> = guid.chars().filter(|c| *c != '-').collect();
+        let order = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
+        order.map(|byte| {
+            let pair: String = digits[2 * byte..2 * byte + 2].iter().collect();
+            u8::from_str_radix(&pair, 16).unwrap()
+        })
+    }
+
     #[test]
     fn every_architecture_has_a_root_type() {
         for arch in ["amd64", "arm64", "armhf", "ppc64el"] {
             partition_type(Role::Root, arch).unwrap();
         }
         assert!(partition_type(Role::Root, "vax").is_err());
+        let bios = partition_type(Role::BootLoader, "amd64").unwrap();
+        // What it is known by: GRUB's authors chose it for its text.
+        let bytes = uuid_bytes(bios);
+        assert_eq!(&bytes, b"Hah!IdontNeedEFI");
+        assert!(partition_type(Role::BootLoader, "arm64").is_err());
     }
 }

@@ -17,6 +17,8 @@ const FAT32_LBA: u8 = 0x0c;
 const FAT16_LBA: u8 = 0x0e;
 /// A Linux file system.
 const LINUX: u8 = 0x83;
+/// A boot loader without a file system; Open Firmware looks for it.
+const PREP: u8 = 0x41;
 /// "Here is a GUID partition table" (UEFI specification).
 const PROTECTIVE: u8 = 0xee;
 
@@ -56,6 +58,7 @@ fn type_of(partition: &PlacedPartition) -> u8 {
         Role::Firmware if partition.size < FAT32_FROM => FAT16_LBA,
         Role::Firmware => FAT32_LBA,
         Role::Root | Role::Data => LINUX,
+        Role::BootLoader => PREP,
     }
 }
 

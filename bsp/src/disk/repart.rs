@@ -32,6 +32,7 @@ pub fn repart_files(board: &Board) -> Result<Vec<(String, String)>, DiskError> {
 mod tests {
     use super::*;
     use crate::board::{builtin, Role, Table};
+    use crate::boot::grub::core::BOOT_CODE;
     use crate::disk::{plan, write_table, TableIds, SECTOR};
     use std::os::unix::fs::FileExt;
     use std::process::Command;
@@ -66,8 +67,8 @@ mod tests {
     #[test]
     fn systemd_repart_grows_the_data_partition_and_nothing_else() {
         // A plain table, one with an MBR that shows more than protection, one with fewer entries, one with
-        // entries elsewhere.
-        for id in ["x86_64-uefi", "rpi4", "orangepi-pc", "wandboard"] {
+        // entries elsewhere. One has code before the MBR and a partition more.
+        for id in ["x86_64-uefi", "x86_64", "rpi4", "orangepi-pc", "wandboard"] {
             grows(id);
         }
     }
@@ -90,9 +91,10 @@ mod tests {
             arch: &board.arch,
         };
         write_table(&layout, ids, &mut file).unwrap();
-        // What stands before the first partition.
-        let kept = layout.partition(Role::Firmware).unwrap().start - SECTOR;
+        // What stands before the first partition, and the code in the first sector.
+        let kept = layout.partitions[0].start - SECTOR;
         file.write_all_at(&[0x5a; 512], kept).unwrap();
+        file.write_all_at(&[0x5a; BOOT_CODE], 0).unwrap();
         // The image on a larger disk.
         let larger = layout.disk_bytes + (1 << 30);
         file.set_len(larger).unwrap();
@@ -118,17 +120,20 @@ mod tests {
             sector == [0x5a; 512],
             "{id}: the space before the first partition was discarded"
         );
-        if board.disk.table == Table::Hybrid {
-            assert!(
-                first_sector(&image) == record,
-                "the boot ROM's table has changed"
-            );
-        }
-        assert_eq!(after[..2], before[..2]);
-        let data = layout.partition(Role::Data).unwrap();
-        assert_eq!(after[2].0 * SECTOR, data.start);
+        let code = match board.disk.table {
+            Table::Hybrid => SECTOR as usize,
+            _ => BOOT_CODE,
+        };
         assert!(
-            after[2].1 * SECTOR > data.size + (1 << 30) - (1 << 20),
+            first_sector(&image)[..code] == record[..code],
+            "{id}: the first sector's code or the boot ROM's table has changed"
+        );
+        let last = before.len() - 1;
+        assert_eq!(after[..last], before[..last]);
+        let data = layout.partition(Role::Data).unwrap();
+        assert_eq!(after[last].0 * SECTOR, data.start);
+        assert!(
+            after[last].1 * SECTOR > data.size + (1 << 30) - (1 << 20),
             "{after:?}"
         );
         let said = run(Command::new("sgdisk").arg("--verify").arg(&image), "gdisk");

@@ -98,6 +98,7 @@ fn minimum(role: Role) -> Size {
         Role::Firmware => 8 * Size::MIB,
         Role::Root => 64 * Size::MIB,
         Role::Data => 16 * Size::MIB,
+        Role::BootLoader => Size::MIB,
     })
 }
 

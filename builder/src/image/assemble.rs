@@ -7,8 +7,9 @@ use std::path::Path;
 
 use anyhow::{ensure, Context, Result};
 use bsp::board::{stable_uuid, Board, Purpose, Role};
+use bsp::boot::grub::core::BOOT_CODE;
 use bsp::disk::{
-    create_fat, write_table, FatVolume, Kind, Layout, PlacedPartition, TableIds, Window,
+    create_fat, write_table, FatVolume, Kind, Layout, PlacedPartition, Region, TableIds, Window,
 };
 
 use super::mke2fs::{Ext4, Mke2fs};
@@ -26,8 +27,8 @@ pub struct Parts<'a> {
     pub layout: &'a Layout,
     /// Files of the firmware partition.
     pub firmware: &'a [(String, Vec<u8>)],
-    /// What stands outside every partition: first byte on the disk and content of the boot loader's raw
-    /// areas and of the boot environment.
+    /// What stands outside every file system: first byte on the disk and content of the boot loader's raw areas, its
+    /// partition and the first sector's code, and of the boot environment.
     pub areas: &'a [(u64, Vec<u8>)],
 }
 
@@ -48,7 +49,7 @@ pub fn assemble(parts: &Parts<'_>, systems: &Systems<'_>, out: &Path) -> Result<
     let mut used = parts.boot(&mut disk)?;
     for partition in &parts.layout.partitions {
         let content = match partition.role {
-            Role::Firmware => continue,
+            Role::Firmware | Role::BootLoader => continue,
             Role::Root => systems.root,
             Role::Data => None,
         };
@@ -81,15 +82,26 @@ fn tables(layout: &Layout) -> Vec<Range<u64>> {
     tables.map(|region| region.bytes.clone()).collect()
 }
 
+/// Where room for a boot loader that begins with this region ends: in the first sector before the MBR, and in
+/// partitions that are not made for it there is none.
+fn end(layout: &Layout, region: &Region) -> u64 {
+    match region.kind {
+        Kind::Raw | Kind::Environment => region.bytes.end,
+        Kind::Table if region.bytes.start == 0 => BOOT_CODE as u64,
+        Kind::Table => region.bytes.start,
+        Kind::Partition => layout
+            .partition(Role::BootLoader)
+            .filter(|partition| partition.start == region.bytes.start)
+            .map_or(region.bytes.start, |_| region.bytes.end),
+    }
+}
+
 /// Writes `content` where the layout has a place for it, and nowhere else.
 fn area(layout: &Layout, offset: u64, content: &[u8], disk: &File) -> Result<Range<u64>> {
     let range = offset..offset + content.len() as u64;
     let mut places = layout.regions.iter();
-    let place = places.find(|region| {
-        matches!(region.kind, Kind::Raw | Kind::Environment)
-            && region.bytes.start == offset
-            && range.end <= region.bytes.end
-    });
+    let place =
+        places.find(|region| region.bytes.start == offset && range.end <= end(layout, region));
     ensure!(
         place.is_some(),
         "writing {} bytes at byte {offset} of the image: the layout keeps no place for them there",

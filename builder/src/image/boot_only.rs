@@ -11,7 +11,7 @@ use bsp::disk;
 use super::assemble::{self, Parts};
 use super::publish::Scratch;
 use super::sources::{DeviceTrees, Sources};
-use super::{firmware, unpack};
+use super::{core_image, firmware, programs, unpack};
 use crate::cache::Cache;
 use crate::lock::{BoardLock, LockedPackage};
 use crate::progress::Progress;
@@ -50,6 +50,10 @@ pub fn boot_only(
         source_date_epoch,
     )?;
     let mut areas = sources.raw_areas(board)?;
+    if board.boot.core.is_some() {
+        let programs = programs(lock, merged, cache, progress)?;
+        areas.extend(core_image::areas(board, &layout, &unpacked, &programs)?);
+    }
     areas.extend(firmware::environment_copies(board, NO_DEPLOYMENT)?);
     let scratch = Scratch::open(out_dir)?;
     let name = format!("{}.boot.raw", merged.stem());

@@ -1,7 +1,5 @@
-//! `mke2fs` from the product's own suite, run from unpacked packages: the bytes of an image do not
-//! depend on the host's version. It must be 1.47.1 or later (it reads a tar stream).
+//! `mke2fs` from the product's own suite: the bytes of an image do not depend on the host's version. It must be 1.47.1 or later (it reads a tar stream).
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,16 +7,9 @@ use std::process::Stdio;
 use anyhow::{bail, Context, Result};
 
 use super::geometry;
+use super::programs::Programs;
 use crate::command::Command;
 use crate::deploy::Sysroot;
-
-/// Where Debian's libc packages keep the dynamic loader.
-const LOADERS: [&str; 4] = [
-    "usr/lib64/ld-linux-x86-64.so.2",
-    "usr/lib/ld-linux-aarch64.so.1",
-    "usr/lib64/ld64.so.2",
-    "usr/lib/ld-linux-armhf.so.3",
-];
 
 /// Features of every file system. GRUB reads all of them; `orphan_file` and `metadata_csum_seed`,
 /// which today's defaults add, it does not.
@@ -28,8 +19,7 @@ const FEATURES: &str = "none,has_journal,ext_attr,dir_index,filetype,extent,64bi
 /// The locked `mke2fs`.
 #[derive(Debug, Clone)]
 pub struct Mke2fs {
-    loader: PathBuf,
-    libraries: OsString,
+    programs: Programs,
     program: PathBuf,
     config: PathBuf,
 }
@@ -54,25 +44,12 @@ pub struct Ext4<'a> {
 }
 
 impl Mke2fs {
-    /// `dirs` are the unpacked packages: `e2fsprogs`, `libarchive13t64` and what they need.
-    pub fn from_unpacked(dirs: &[PathBuf]) -> Result<Self> {
-        let find = |paths: &[&str]| {
-            let candidates = dirs
-                .iter()
-                .flat_map(|dir| paths.iter().map(move |path| dir.join(path)));
-            let mut candidates = candidates.filter(|path| path.exists());
-            candidates.next().with_context(|| {
-                format!(
-                    "looking for {} in the unpacked tools: not found; run `builder update-lock` to lock the tools again",
-                    paths.join(" or ")
-                )
-            })
-        };
+    /// `programs` are those of `e2fsprogs`, `libarchive13t64` and what they need.
+    pub fn new(programs: &Programs) -> Result<Self> {
         Ok(Self {
-            loader: find(&LOADERS)?,
-            program: find(&["usr/sbin/mke2fs"])?,
-            config: find(&["etc/mke2fs.conf"])?,
-            libraries: library_path(dirs)?,
+            program: programs.find(&["usr/sbin/mke2fs"])?,
+            config: programs.find(&["etc/mke2fs.conf"])?,
+            programs: programs.clone(),
         })
     }
 
@@ -119,10 +96,9 @@ impl Mke2fs {
             "offset={},hash_seed={},lazy_itable_init=0,lazy_journal_init=0,nodiscard,root_owner=0:0",
             fs.start, fs.hash_seed
         );
-        let mut command = Command::new(&self.loader, "libc6")
-            .arg("--library-path")
-            .arg(&self.libraries)
-            .arg(&self.program)
+        let mut command = self
+            .programs
+            .command(&self.program)
             .args(["-q", "-F", "-t", "ext4", "-O", &features])
             .args(["-b", &geometry::BLOCK.to_string()])
             .args(["-I", &geometry::INODE_SIZE.to_string()])
@@ -147,29 +123,4 @@ fn read_all(mut file: fs::File) -> Result<String> {
         .and_then(|()| file.read_to_end(&mut text))
         .context("reading what mke2fs said")?;
     Ok(String::from_utf8_lossy(&text).into_owned())
-}
-
-/// All `usr/lib/<triplet>` directories of the packages, joined by colons.
-fn library_path(dirs: &[PathBuf]) -> Result<OsString> {
-    let mut path = OsString::new();
-    for dir in dirs {
-        let lib = dir.join("usr/lib");
-        if !lib.is_dir() {
-            continue;
-        }
-        let entries = fs::read_dir(&lib).with_context(|| format!("reading {}", lib.display()))?;
-        for entry in entries {
-            let entry = entry.with_context(|| format!("reading {}", lib.display()))?;
-            if entry.file_name().to_string_lossy().contains("-linux-gnu") {
-                if !path.is_empty() {
-                    path.push(":");
-                }
-                path.push(entry.path());
-            }
-        }
-    }
-    if path.is_empty() {
-        bail!("looking for the libraries of mke2fs: the unpacked tools have no usr/lib/<triplet>");
-    }
-    Ok(path)
 }

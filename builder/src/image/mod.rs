@@ -7,6 +7,7 @@
 mod assemble;
 pub mod bmap;
 mod boot_only;
+pub(crate) mod core_image;
 mod ext4_map;
 mod fat_map;
 mod firmware;
@@ -14,6 +15,7 @@ mod format;
 pub(crate) mod geometry;
 mod mapped;
 mod mke2fs;
+mod programs;
 mod publish;
 pub(crate) mod ranges;
 mod sources;
@@ -35,6 +37,7 @@ use crate::project::Merged;
 use assemble::{Parts, Systems};
 use mapped::MappedImage;
 use mke2fs::Mke2fs;
+use programs::Programs;
 use publish::{Scratch, Sums, SUMS};
 use ranges::Ranges;
 use sources::{DeviceTrees, Sources};
@@ -91,11 +94,11 @@ pub struct ImageFile {
 pub fn build(request: &ImageRequest<'_>, cache: &Cache, progress: Progress) -> Result<ImageFiles> {
     let builder = Builder {
         request,
-        cache,
         layout: disk::plan(&request.merged.board, &BTreeMap::new()).context("planning the disk")?,
     };
     let unpacked = unpack(&request.lock.firmware, request.merged, cache, progress)?;
-    let tools = builder.tools(progress)?;
+    let programs = programs(request.lock, request.merged, cache, progress)?;
+    let tools = Mke2fs::new(&programs)?;
     let stage = progress.stage("image");
     stage.note("file systems");
     let sysroot = builder.sysroot()?;
@@ -111,7 +114,8 @@ pub fn build(request: &ImageRequest<'_>, cache: &Cache, progress: Progress) -> R
         },
     };
     // Everything that can be refused is, before the first byte is written.
-    let (firmware, areas) = (builder.firmware(&sources)?, builder.areas(&sources)?);
+    let firmware = builder.firmware(&sources)?;
+    let areas = builder.areas(&sources, &programs)?;
     let scratch = Scratch::open(request.out_dir)?;
     let disk = scratch.path("disk");
     let mapped = assemble::assemble(
@@ -235,24 +239,24 @@ fn unpack(
         .collect()
 }
 
+/// The builder's tools, as they were locked.
+fn programs(
+    lock: &BoardLock,
+    merged: &Merged,
+    cache: &Cache,
+    progress: Progress,
+) -> Result<Programs> {
+    let unpacked = unpack(&lock.tools, merged, cache, progress)?;
+    let dirs: Vec<PathBuf> = unpacked.into_iter().map(|(_, dir)| dir).collect();
+    Programs::from_unpacked(&dirs)
+}
+
 struct Builder<'a> {
     request: &'a ImageRequest<'a>,
-    cache: &'a Cache,
     layout: Layout,
 }
 
 impl Builder<'_> {
-    fn tools(&self, progress: Progress) -> Result<Mke2fs> {
-        let unpacked = unpack(
-            &self.request.lock.tools,
-            self.request.merged,
-            self.cache,
-            progress,
-        )?;
-        let dirs: Vec<PathBuf> = unpacked.into_iter().map(|(_, dir)| dir).collect();
-        Mke2fs::from_unpacked(&dirs)
-    }
-
     fn firmware(&self, sources: &Sources<'_>) -> Result<Vec<(String, Vec<u8>)>> {
         let merged = self.request.merged;
         firmware::files(
@@ -265,10 +269,16 @@ impl Builder<'_> {
         )
     }
 
-    /// What stands outside every partition.
-    fn areas(&self, sources: &Sources<'_>) -> Result<Vec<(u64, Vec<u8>)>> {
+    /// What stands outside every file system.
+    fn areas(&self, sources: &Sources<'_>, programs: &Programs) -> Result<Vec<(u64, Vec<u8>)>> {
         let board = &self.request.merged.board;
         let mut areas = sources.raw_areas(board)?;
+        areas.extend(core_image::areas(
+            board,
+            &self.layout,
+            sources.unpacked,
+            programs,
+        )?);
         areas.extend(firmware::environment_copies(board, self.request.checksum)?);
         Ok(areas)
     }

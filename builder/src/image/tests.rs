@@ -15,13 +15,19 @@ use bsp::disk::Layout;
 use super::assemble::{assemble, Parts, Systems};
 use super::format::Format;
 use super::mke2fs::{Ext4, Mke2fs};
+use super::programs::Programs;
 use super::ranges::Ranges;
 use super::{bmap, ext4_map, publish};
 use crate::command::Command;
 
 /// The host's `mke2fs`, taken for a locked one.
+/// This machine's own.
+fn host_programs() -> Programs {
+    Programs::from_unpacked(&[PathBuf::from("/")]).unwrap()
+}
+
 fn host_mke2fs() -> Mke2fs {
-    Mke2fs::from_unpacked(&[PathBuf::from("/")]).unwrap()
+    Mke2fs::new(&host_programs()).unwrap()
 }
 
 fn ext4(size: u64, label: &str) -> Ext4<'_> {

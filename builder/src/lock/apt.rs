@@ -120,8 +120,11 @@ impl Apt {
 
     /// Where `packages` themselves stand, without their dependencies.
     pub fn locate(&self, packages: &[String]) -> Result<std::result::Result<Vec<Uri>, String>> {
+        // apt says nothing of a package whose file lies in the directory that it is called in.
+        let empty = tempfile::tempdir().context("creating an empty directory")?;
         let output = self
             .command("apt-get")
+            .dir(empty.path())
             .args(["download", "--print-uris", "-qq", "--"])
             .args(packages)
             .capture()?;

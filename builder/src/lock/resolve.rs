@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{bail, ensure, Context, Result};
+use bsp::board::Board;
 
 use super::apt::{Apt, SuiteLine};
 use super::archive::Archive;
@@ -11,6 +12,7 @@ use super::parse::{self, Stanza, Uri};
 use super::suites::suite_lines;
 use super::{BoardLock, LockedBase, LockedFile, LockedPackage, INITRAMFS_STAND_IN};
 use crate::cache::{sha256_file, Cache, Inputs};
+use crate::image::core_image;
 use crate::manifest::nearest;
 use crate::progress::Progress;
 use crate::project::Merged;
@@ -116,16 +118,22 @@ fn with_archive(
     lock.firmware = firmware(merged, archive, &apt)?;
     note("tools");
     if arch == TOOLS_ARCH {
-        lock.tools = programs(&apt, archive, TOOLS)?;
+        lock.tools = programs(&apt, archive, &tools(&merged.board))?;
     } else {
         let apt = open(cache, &lines, TOOLS_ARCH)?;
         apt.update()?;
-        lock.tools = programs(&apt, archive, TOOLS)?;
+        lock.tools = programs(&apt, archive, &tools(&merged.board))?;
         if lock.base.is_none() {
             lock.helpers = programs(&apt, archive, HELPERS)?;
         }
     }
     Ok(lock)
+}
+
+/// Packages of the tools that write a board's image.
+fn tools(board: &Board) -> Vec<&'static str> {
+    let core = board.boot.core.iter().map(|_| core_image::PACKAGE);
+    TOOLS.iter().copied().chain(core).collect()
 }
 
 /// Packages with programs that the builder runs, and all that they need.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use anyhow::{Context, Result};
-use bsp::board::{Backend, Board, Role, Source, Tier};
+use bsp::board::{Backend, Board, Source, Tier};
 use bsp::disk::{self, Kind, Layout};
 use serde::Serialize;
 
@@ -136,11 +136,11 @@ impl Disk {
             start: region.bytes.start,
             end: region.bytes.end,
         });
-        let firmware = layout.partition(Role::Firmware);
+        let first = layout.partitions.first();
         Self {
             table: layout.table,
             bytes: layout.disk_bytes,
-            first_partition: firmware.map_or(0, |partition| partition.start),
+            first_partition: first.map_or(0, |partition| partition.start),
             regions: regions.collect(),
         }
     }
@@ -209,6 +209,14 @@ fn parts(board: &Board) -> Vec<Part> {
         place: format!("firmware/{}", file.path),
         from: from(file.source()),
     });
+    let core = board.boot.core.iter().map(|core| Part {
+        place: "boot-loader partition".to_string(),
+        from: format!(
+            "{}: modules of {}, assembled by the suite's grub-mkimage",
+            core.package,
+            core.target.directory()
+        ),
+    });
     let rule = std::iter::once(Part {
         place: format!("firmware/{}", board.boot.config),
         from: "Treeline: the boot rule".to_string(),
@@ -221,7 +229,11 @@ fn parts(board: &Board) -> Vec<Part> {
         place: "QEMU".to_string(),
         from: format!("{}: {}", file.package, file.file),
     });
-    raw.chain(files).chain(rule).chain(qemu).collect()
+    raw.chain(core)
+        .chain(files)
+        .chain(rule)
+        .chain(qemu)
+        .collect()
 }
 
 /// What is proven of a board, and what is not.
@@ -236,12 +248,17 @@ fn proofs(board: &Board) -> (Vec<&'static str>, Vec<&'static str>) {
         "every byte of the disk has one owner; sgdisk and sfdisk find nothing wrong (golden layout)",
     ];
     let mut not_proven = Vec::new();
-    if board.boot.backend == Backend::Uboot {
-        proven.push("the files of the boot loader are there, fit, and stand where U-Boot's own configuration says");
-        proven.push("that U-Boot has every command which the boot script uses; its environment stands apart from ours");
-        proven
-            .push("the kernel package has every device tree and module that the board file names");
+    match board.boot.backend {
+        Backend::Uboot => proven.extend([
+            "the files of the boot loader are there, fit, and stand where U-Boot's own configuration says",
+            "that U-Boot has every command which the boot script uses; its environment stands apart from ours",
+        ]),
+        Backend::Grub => proven.extend([
+            "the files of the boot loader are there and of the right machine; GRUB's own tools read rule and state",
+            "the firmware, in QEMU, starts GRUB from the disk, and GRUB finds the boot rule",
+        ]),
     }
+    proven.push("the kernel package has every device tree and module that the board file names");
     match board.tier {
         Tier::Tested => {
             proven.push("`builder test` boots it, updates it and breaks it, in QEMU");
