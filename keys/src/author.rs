@@ -10,6 +10,8 @@
 
 mod error;
 mod existing;
+mod publish;
+pub mod root;
 #[cfg(test)]
 pub(crate) mod tests;
 mod write;
@@ -22,16 +24,13 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp as Time;
 use sha2::{Digest as _, Sha256};
 use tough::schema::key::{Ed25519Key, Ed25519Scheme, Key};
-use tough::schema::{
-    Hashes, Metafile, Role, RoleKeys, RoleType, Root, Signature, Signed, Snapshot, Target, Targets,
-    Timestamp,
-};
-use tough::TargetName;
+use tough::schema::{Hashes, Metafile, Role, RoleKeys, RoleType, Root, Signature, Signed, Target};
 
 pub use error::AuthorError;
+pub use publish::{delegate, publish, refresh, Delegation};
 
-use crate::keyfile::PrivateKey;
 use crate::release::is_target_name;
+use crate::signer::Signer;
 
 /// Version of the specification that the metadata follows.
 const SPEC_VERSION: &str = "1.0.0";
@@ -42,7 +41,7 @@ pub const ROOT_VALID: Duration = DAY.saturating_mul(3653);
 /// How long targets metadata is valid.
 pub const TARGETS_VALID: Duration = DAY.saturating_mul(365);
 /// How long snapshot metadata is valid.
-pub const SNAPSHOT_VALID: Duration = DAY.saturating_mul(365);
+pub const SNAPSHOT_VALID: Duration = DAY.saturating_mul(30);
 /// How long timestamp metadata is valid: the longest time for which an old state can be passed
 /// off as the newest, and the time within which something must be published again.
 pub const TIMESTAMP_VALID: Duration = DAY.saturating_mul(30);
@@ -58,9 +57,16 @@ pub struct Keyring {
     pub snapshot: PathBuf,
     /// Signs which set is the newest.
     pub timestamp: PathBuf,
+    /// The directory of the keys of delegated roles: `targets-NAME.pem` signs what is left to NAME.
+    pub delegated: PathBuf,
 }
 
 impl Keyring {
+    /// The key of a delegated role.
+    pub fn of(&self, role: &str) -> PathBuf {
+        self.delegated.join(format!("targets-{role}.pem"))
+    }
+
     /// The usual names in a directory of keys: `root.pem`, `targets.pem`, ….
     pub fn in_dir(dir: &Path) -> Self {
         Self {
@@ -68,6 +74,7 @@ impl Keyring {
             targets: dir.join("targets.pem"),
             snapshot: dir.join("snapshot.pem"),
             timestamp: dir.join("timestamp.pem"),
+            delegated: dir.to_owned(),
         }
     }
 }
@@ -142,7 +149,7 @@ fn root(keyring: &Keyring, version: NonZeroU64, expiry: &Expiry) -> Result<Root,
         (RoleType::Snapshot, &keyring.snapshot),
         (RoleType::Timestamp, &keyring.timestamp),
     ] {
-        let key = tuf_key(&PrivateKey::load(file)?);
+        let key = public_key(Signer::open(file)?.public_bytes());
         let id = key.key_id().map_err(AuthorError::json)?;
         let role_keys = RoleKeys {
             keyids: vec![id.clone()],
@@ -160,67 +167,6 @@ fn root(keyring: &Keyring, version: NonZeroU64, expiry: &Expiry) -> Result<Root,
         keys,
         roles,
         _extra: HashMap::new(),
-    })
-}
-
-/// Adds targets (name, content) to the repository in `server_dir`, replacing those of the same
-/// name, and publishes the result; makes the repository if there is none. With nothing to add it
-/// renews the times of validity.
-///
-/// `root_json` is the product's trusted root metadata; what is in the directory must be signed as
-/// it says.
-pub fn publish(
-    root_json: &[u8],
-    keyring: &Keyring,
-    server_dir: &Path,
-    add: Vec<(String, Vec<u8>)>,
-    expiry: &Expiry,
-) -> Result<Published, AuthorError> {
-    let root = existing::parse_root(root_json)?;
-    existing::check_chain(server_dir, &root)?;
-    let existing = existing::read(server_dir, &root)?;
-    let mut targets = Targets::new(
-        SPEC_VERSION.to_owned(),
-        next(existing.as_ref().map(|e| e.targets.version))?,
-        time(expiry.targets)?,
-    );
-    targets.delegations = None;
-    targets.targets = existing
-        .as_ref()
-        .map(|e| e.targets.targets.clone())
-        .unwrap_or_default();
-
-    write::create_dir(&server_dir.join("targets"))?;
-    for (name, content) in &add {
-        let target = add_target(server_dir, name, content)?;
-        let name =
-            TargetName::new(name.as_str()).map_err(|_| AuthorError::Name { name: name.clone() })?;
-        targets.targets.insert(name, target);
-    }
-    let count = targets.targets.len();
-
-    // From the leaves to the one file that makes them current.
-    let root_name = format!("{}.root.json", root.version);
-    write::once(&server_dir.join(root_name), root_json)?;
-    let targets = role(&root, targets, &keyring.targets, server_dir)?;
-    let mut snapshot = Snapshot::new(
-        SPEC_VERSION.to_owned(),
-        next(existing.as_ref().map(|e| e.snapshot.version))?,
-        time(expiry.snapshot)?,
-    );
-    snapshot.meta.insert("targets.json".to_owned(), targets);
-    let snapshot = role(&root, snapshot, &keyring.snapshot, server_dir)?;
-    let mut timestamp = Timestamp::new(
-        SPEC_VERSION.to_owned(),
-        next(existing.as_ref().map(|e| e.timestamp.version))?,
-        time(expiry.timestamp)?,
-    );
-    timestamp.meta.insert("snapshot.json".to_owned(), snapshot);
-    let timestamp_version = timestamp.version.get();
-    role(&root, timestamp, &keyring.timestamp, server_dir)?;
-    Ok(Published {
-        timestamp_version,
-        targets: count,
     })
 }
 
@@ -245,12 +191,14 @@ pub fn target_names(root_json: &[u8], server_dir: &Path) -> Result<Vec<String>, 
         return Ok(Vec::new());
     };
     let mut names: Vec<String> = existing
-        .targets
-        .targets
-        .keys()
+        .delegated
+        .values()
+        .chain([&existing.targets])
+        .flat_map(|role| role.targets.keys())
         .map(|name| name.raw().to_owned())
         .collect();
     names.sort();
+    names.dedup();
     Ok(names)
 }
 
@@ -283,25 +231,32 @@ fn role<T: Role + Clone>(
     let file = server_dir.join(role.filename(true));
     let bytes = write::to_bytes(&sign(root, role, key_file)?)?;
     write::replace(&file, &bytes)?;
-    Ok(Metafile {
+    Ok(described(&bytes, version))
+}
+
+/// A metadata file as the role above describes it.
+fn described(bytes: &[u8], version: NonZeroU64) -> Metafile {
+    Metafile {
         length: Some(bytes.len() as u64),
-        hashes: Some(hashes(Sha256::digest(&bytes).to_vec())),
+        hashes: Some(hashes(Sha256::digest(bytes).to_vec())),
         version,
         _extra: HashMap::new(),
-    })
+    }
 }
 
 /// Signs, and checks the result as a client would: a key that the root does not name is found
 /// here, not in the field.
 fn sign<T: Role>(root: &Root, role: T, key_file: &Path) -> Result<Signed<T>, AuthorError> {
-    let key = PrivateKey::load(key_file)?;
-    let keyid = tuf_key(&key).key_id().map_err(AuthorError::json)?;
+    let key = Signer::open(key_file)?;
+    let keyid = public_key(key.public_bytes())
+        .key_id()
+        .map_err(AuthorError::json)?;
     let message = role.canonical_form().map_err(AuthorError::json)?;
     let signed = Signed {
         signed: role,
         signatures: vec![Signature {
             keyid,
-            sig: key.sign(&message).to_vec().into(),
+            sig: key.sign(&message)?.to_vec().into(),
         }],
     };
     root.verify_role(&signed).map_err(|e| AuthorError::Key {
@@ -312,10 +267,10 @@ fn sign<T: Role>(root: &Root, role: T, key_file: &Path) -> Result<Signed<T>, Aut
     Ok(signed)
 }
 
-fn tuf_key(key: &PrivateKey) -> Key {
+fn public_key(public: [u8; 32]) -> Key {
     Key::Ed25519 {
         keyval: Ed25519Key {
-            public: key.public_bytes().to_vec().into(),
+            public: public.to_vec().into(),
             _extra: HashMap::new(),
         },
         scheme: Ed25519Scheme::Ed25519,

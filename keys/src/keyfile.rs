@@ -1,8 +1,10 @@
 //! Private keys in files: ed25519, PKCS#8, PEM.
 //!
 //! The form is that of RFC 8410 without the public half (PKCS#8 version 1), because OpenSSL and
-//! aws-lc both read it. A key file belongs to its owner alone: it is written with mode 0600,
+//! aws-lc both read it; with a passphrase that of RFC 8018 (PBES2 with scrypt and AES-256). A key file belongs to its owner alone: it is written with mode 0600,
 //! never over another file, and refused when others may read it.
+
+pub mod passphrase;
 
 use std::fmt;
 use std::fs::{self, File};
@@ -18,6 +20,7 @@ use ed25519_dalek::{Signer as _, SigningKey};
 
 /// A key file is a few lines; more than this is something else.
 const MAX_KEY_FILE: u64 = 64 * 1024;
+const ENCRYPTED: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
 
 /// What can be wrong with a key file.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +73,22 @@ pub enum KeyFileError {
         /// What is wrong.
         reason: String,
     },
+    /// A passphrase is wanted and not to be had, or is wrong.
+    #[error("opening the encrypted key file {path}: {reason}")]
+    Passphrase {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A program that should sign does not.
+    #[error("signing as {path} says: {reason}")]
+    Program {
+        /// The description of the program.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
 }
 
 /// An ed25519 private key. Its `Debug` shows the public half only; the memory is wiped on drop.
@@ -83,9 +102,13 @@ impl PrivateKey {
         Ok(Self(SigningKey::from_bytes(&secret)))
     }
 
-    /// Reads a key file; refuses one that the group or others may read or write.
+    /// Reads a key file; refuses one that the group or others may read or write. For an encrypted
+    /// one the passphrase is read as [`passphrase::get`] says.
     pub fn load(path: &Path) -> Result<Self, KeyFileError> {
         let text = read_private(path)?;
+        if text.contains(ENCRYPTED) {
+            return Self::decrypt(path, &text, &passphrase::get(path)?);
+        }
         Self::parse(&text).map_err(|reason| KeyFileError::Format {
             path: path.to_owned(),
             reason,
@@ -94,33 +117,25 @@ impl PrivateKey {
 
     /// Writes the key as a new file of mode 0600, complete or not at all; never over another file.
     pub fn save_new(&self, path: &Path) -> Result<(), KeyFileError> {
-        let failed = |source| KeyFileError::Io {
-            doing: "writing",
-            path: path.to_owned(),
-            source,
-        };
-        let dir = match path.parent() {
-            Some(dir) if !dir.as_os_str().is_empty() => dir,
-            _ => Path::new("."),
-        };
-        let pem = self.pkcs8_pem()?;
-        // tempfile makes its files with mode 0600.
-        let mut file = tempfile::Builder::new()
-            .prefix(".key-")
-            .tempfile_in(dir)
-            .map_err(failed)?;
-        file.write_all(pem.as_bytes()).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist_noclobber(path)
-            .map_err(|e| match e.error.kind() {
-                io::ErrorKind::AlreadyExists => KeyFileError::Exists {
-                    path: path.to_owned(),
-                },
-                _ => failed(e.error),
-            })?;
-        File::open(dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(failed)
+        save_new(path, &self.pkcs8_pem()?)
+    }
+
+    /// The same, encrypted with a passphrase.
+    pub fn save_new_encrypted(&self, path: &Path, passphrase: &str) -> Result<(), KeyFileError> {
+        let pem = self
+            .bytes()
+            .to_pkcs8_encrypted_pem(passphrase, LineEnding::LF)
+            .map_err(|e| KeyFileError::Encode(e.to_string()))?;
+        save_new(path, &pem)
+    }
+
+    fn decrypt(path: &Path, text: &str, passphrase: &str) -> Result<Self, KeyFileError> {
+        SigningKey::from_pkcs8_encrypted_pem(text.trim_start(), passphrase)
+            .map(Self)
+            .map_err(|e| KeyFileError::Passphrase {
+                path: path.to_owned(),
+                reason: format!("the passphrase does not open it ({e})"),
+            })
     }
 
     /// The public key, 32 bytes as base64: what goes into a device's configuration.
@@ -140,20 +155,21 @@ impl PrivateKey {
 
     /// The key as PKCS#8 PEM. This is the secret itself.
     pub fn pkcs8_pem(&self) -> Result<String, KeyFileError> {
-        let bytes = KeypairBytes {
-            secret_key: self.0.to_bytes(),
-            public_key: None,
-        };
-        let pem = bytes
+        let pem = self
+            .bytes()
             .to_pkcs8_pem(LineEnding::LF)
             .map_err(|e| KeyFileError::Encode(e.to_string()))?;
         Ok(pem.as_str().to_owned())
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
-        if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") {
-            return Err("the key is encrypted".to_owned());
+    fn bytes(&self) -> KeypairBytes {
+        KeypairBytes {
+            secret_key: self.0.to_bytes(),
+            public_key: None,
         }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
         if text.contains("-----BEGIN OPENSSH PRIVATE KEY-----") {
             return Err("the key is in OpenSSH's format".to_owned());
         }
@@ -172,6 +188,36 @@ impl fmt::Debug for PrivateKey {
             .field("public", &self.public_base64())
             .finish_non_exhaustive()
     }
+}
+
+/// Writes a new file of mode 0600, complete or not at all.
+fn save_new(path: &Path, pem: &str) -> Result<(), KeyFileError> {
+    let failed = |source| KeyFileError::Io {
+        doing: "writing",
+        path: path.to_owned(),
+        source,
+    };
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    // tempfile makes its files with mode 0600.
+    let mut file = tempfile::Builder::new()
+        .prefix(".key-")
+        .tempfile_in(dir)
+        .map_err(failed)?;
+    file.write_all(pem.as_bytes()).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist_noclobber(path)
+        .map_err(|e| match e.error.kind() {
+            io::ErrorKind::AlreadyExists => KeyFileError::Exists {
+                path: path.to_owned(),
+            },
+            _ => failed(e.error),
+        })?;
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(failed)
 }
 
 /// Reads the text of a file that only its owner may use. The permissions are those of the opened

@@ -11,4 +11,6 @@ pub mod commit;
 #[cfg(feature = "host")]
 pub mod keyfile;
 pub mod release;
+#[cfg(feature = "host")]
+pub mod signer;
 mod tuf;

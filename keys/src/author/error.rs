@@ -30,6 +30,14 @@ pub enum AuthorError {
         /// The name.
         name: String,
     },
+    /// Targets cannot be left to such a role.
+    #[error("delegating to '{name}': {reason}")]
+    Delegation {
+        /// The role.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A time of validity is out of range.
     #[error("setting the time of validity: {0}")]
     Expiry(String),

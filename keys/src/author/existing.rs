@@ -1,5 +1,6 @@
 //! Reading what has been published, checked as strictly as a client does, but whatever its age.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,24 +8,29 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use tough::schema::{Metafile, Role, Root, Signed, Snapshot, Targets, Timestamp};
+use tough::schema::{Metafile, PathSet, Role, Root, Signed, Snapshot, Targets, Timestamp};
 use tough::TargetName;
 
 use super::AuthorError;
+use crate::tuf::pattern::matches;
 
 /// The published state.
 pub(super) struct Existing {
     pub(super) timestamp: Timestamp,
     pub(super) snapshot: Snapshot,
     pub(super) targets: Targets,
+    /// The roles that the targets metadata leaves targets to.
+    pub(super) delegated: BTreeMap<String, Targets>,
 }
 
 impl Existing {
     pub(super) fn target(&self, dir: &Path, name: &str) -> Result<Option<Vec<u8>>, AuthorError> {
-        let Some(target) = TargetName::new(name)
-            .ok()
-            .and_then(|name| self.targets.targets.get(&name))
-        else {
+        let Ok(key) = TargetName::new(name) else {
+            return Ok(None);
+        };
+        let below = delegates(&self.targets, name).filter_map(|role| self.delegated.get(role));
+        let mut roles = std::iter::once(&self.targets).chain(below);
+        let Some(target) = roles.find_map(|role| role.targets.get(&key)) else {
             return Ok(None);
         };
         let path = dir
@@ -92,11 +98,52 @@ pub(super) fn read(dir: &Path, root: &Root) -> Result<Option<Existing>, AuthorEr
         "targets.json",
     )?;
     let targets: Targets = verified(&roots, &path, &bytes)?;
+    let delegated = delegated(dir, &path, &snapshot, &targets)?;
     Ok(Some(Existing {
         timestamp,
         snapshot,
         targets,
+        delegated,
     }))
+}
+
+/// The metadata of the roles that `targets` delegates to, as the snapshot names it.
+fn delegated(
+    dir: &Path,
+    from: &Path,
+    snapshot: &Snapshot,
+    targets: &Targets,
+) -> Result<BTreeMap<String, Targets>, AuthorError> {
+    let mut found = BTreeMap::new();
+    let Some(delegations) = &targets.delegations else {
+        return Ok(found);
+    };
+    for role in &delegations.roles {
+        let file = format!("{}.json", role.name);
+        let (path, bytes) = named(dir, from, snapshot.meta.get(&file), &file)?;
+        let signed: Signed<Targets> =
+            serde_json::from_slice(&bytes).map_err(|e| AuthorError::existing(&path, e))?;
+        delegations
+            .verify_role(&signed, &role.name)
+            .map_err(|e| AuthorError::existing(&path, e))?;
+        found.insert(role.name.clone(), signed.signed);
+    }
+    Ok(found)
+}
+
+/// The roles that `targets` leaves a target to, in order.
+pub(super) fn delegates<'a>(
+    targets: &'a Targets,
+    name: &'a str,
+) -> impl Iterator<Item = &'a str> + 'a {
+    let roles = targets.delegations.iter().flat_map(|known| &known.roles);
+    roles.filter_map(move |role| {
+        let PathSet::Paths(patterns) = &role.paths else {
+            return None;
+        };
+        let fits = patterns.iter().any(|p| matches(p.value(), name));
+        fits.then_some(role.name.as_str())
+    })
 }
 
 /// The root metadata that published files may be signed under: the product's own, and earlier

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::write::cut;
 use super::*;
+use crate::keyfile::PrivateKey;
 
 struct World {
     dir: TempDir,
@@ -355,4 +356,215 @@ fn the_chain_of_roots_has_no_gap() {
         text.contains("2.root.json") && text.contains("newer"),
         "{text}"
     );
+}
+
+fn new_key(world: &World, name: &str) {
+    let file = world.keyring.delegated.join(name);
+    PrivateKey::generate().unwrap().save_new(&file).unwrap();
+}
+
+#[test]
+fn what_is_left_to_a_role_is_signed_by_its_key_alone() {
+    let world = World::new();
+    world
+        .publish(&[("release.pc.1", "1"), ("release.pi.1", "1")])
+        .unwrap();
+    new_key(&world, "targets-pi.pem");
+    let delegation = Delegation {
+        name: "pi".to_owned(),
+        patterns: vec!["release.pi.*".to_owned()],
+    };
+    let (server, expiry) = (world.server(), &world.expiry);
+    delegate(&world.root, &world.keyring, &server, &delegation, expiry).unwrap();
+    assert_eq!(world.target("release.pi.1").as_deref(), Some("1"));
+    assert!(server.join("2.pi.json").exists());
+
+    // Who has the key of the board only can release for it, and for nothing else.
+    let aside = world.dir.path().join("offline.pem");
+    fs::rename(&world.keyring.targets, &aside).unwrap();
+    world.publish(&[("release.pi.2", "2")]).unwrap();
+    assert_eq!(world.target("release.pi.2").as_deref(), Some("2"));
+    world.publish(&[("release.pc.2", "2")]).unwrap_err();
+    refresh(&world.root, &world.keyring, &server, expiry).unwrap();
+    fs::rename(&aside, &world.keyring.targets).unwrap();
+
+    // And the other way round.
+    let of_pi = world.keyring.of("pi");
+    fs::rename(&of_pi, &aside).unwrap();
+    world.publish(&[("release.pc.2", "2")]).unwrap();
+    world.publish(&[("release.pi.3", "3")]).unwrap_err();
+    let published = world.publish(&[]).unwrap();
+    assert_eq!(published.targets, 4);
+
+    // The role's key replaced: what was there stays.
+    new_key(&world, "targets-pi.pem");
+    delegate(&world.root, &world.keyring, &server, &delegation, expiry).unwrap();
+    world.publish(&[("release.pi.3", "3")]).unwrap();
+    let names = target_names(&world.root, &server).unwrap();
+    let wanted = [
+        "release.pc.1",
+        "release.pc.2",
+        "release.pi.1",
+        "release.pi.2",
+        "release.pi.3",
+    ];
+    assert_eq!(names, wanted);
+}
+
+#[test]
+fn names_that_cannot_be_delegated_to() {
+    let world = World::new();
+    for name in ["root", "targets", "a/b", "", ".x"] {
+        let delegation = Delegation {
+            name: name.to_owned(),
+            patterns: vec!["*".to_owned()],
+        };
+        let error = delegate(
+            &world.root,
+            &world.keyring,
+            &world.server(),
+            &delegation,
+            &world.expiry,
+        );
+        assert!(
+            matches!(error, Err(AuthorError::Delegation { .. })),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn refreshing_needs_the_online_keys_only() {
+    let mut world = World::new();
+    let error = refresh(&world.root, &world.keyring, &world.server(), &world.expiry);
+    assert!(matches!(error, Err(AuthorError::Existing { .. })));
+    world.publish(&[("a", "1")]).unwrap();
+    let aside = world.dir.path().join("offline.pem");
+    fs::rename(&world.keyring.targets, &aside).unwrap();
+    let done = refresh(&world.root, &world.keyring, &world.server(), &world.expiry).unwrap();
+    assert_eq!(
+        done,
+        Published {
+            timestamp_version: 2,
+            targets: 1
+        }
+    );
+    assert!(!world.server().join("2.targets.json").exists());
+
+    // After the targets key was replaced, what the old one signed is not passed on.
+    new_key(&world, "targets.pem");
+    world.root = next_root(
+        &world.root,
+        &world.keyring.root,
+        &world.keyring,
+        &world.expiry,
+    )
+    .unwrap();
+    let error = refresh(&world.root, &world.keyring, &world.server(), &world.expiry).unwrap_err();
+    assert!(error.to_string().contains("targets key first"), "{error}");
+    world.publish(&[]).unwrap();
+    refresh(&world.root, &world.keyring, &world.server(), &world.expiry).unwrap();
+}
+
+#[test]
+fn root_metadata_is_signed_by_two_of_three() {
+    let dir = tempfile::tempdir().unwrap();
+    let signers: Vec<Signer> = (0..5)
+        .map(|i| {
+            let file = dir.path().join(format!("root-{i}.pem"));
+            PrivateKey::generate().unwrap().save_new(&file).unwrap();
+            Signer::open(&file).unwrap()
+        })
+        .collect();
+    let public = |i: usize| signers[i].public_bytes();
+    let world = World::new();
+    let of = |file: &Path| Signer::open(file).unwrap().public_bytes();
+    let set = root::RoleSet {
+        root: vec![public(0), public(1), public(2)],
+        threshold: NonZeroU64::new(2).unwrap(),
+        targets: of(&world.keyring.targets),
+        snapshot: of(&world.keyring.snapshot),
+        timestamp: of(&world.keyring.timestamp),
+    };
+    let draft = root::first(&set, &world.expiry).unwrap();
+    let one = root::sign(&draft, &signers[2]).unwrap();
+    let again = root::sign(&one, &signers[2]).unwrap();
+    assert_eq!(one, again);
+    let stranger = root::sign(&one, &signers[4]).unwrap();
+    for draft in [&draft, &one, &stranger] {
+        assert!(!root::progress(None, draft).unwrap().complete());
+        existing::parse_root(draft).unwrap_err();
+    }
+    let first = root::sign(&one, &signers[0]).unwrap();
+    let progress = root::progress(None, &first).unwrap();
+    assert!(progress.complete());
+    let signed: Vec<bool> = progress.keys.iter().map(|(_, signed)| *signed).collect();
+    assert_eq!(signed, [true, false, true]);
+    existing::parse_root(&first).unwrap();
+
+    // One of the three replaced: two of the old and two of the new must sign, and one may be both.
+    let change = root::Change::Replace {
+        role: root::TopRole::Root,
+        old: Some(public(1)),
+        new: Some(public(3)),
+    };
+    let draft = root::following(&first, &change, &world.expiry).unwrap();
+    for (by, complete) in [
+        (&[1, 3][..], false),
+        (&[0, 3], false),
+        (&[0, 1], false),
+        (&[0, 2], true),
+        (&[0, 1, 3], true),
+    ] {
+        let mut signed = draft.clone();
+        for i in by {
+            signed = root::sign(&signed, &signers[*i]).unwrap();
+        }
+        let progress = root::progress(Some(&first), &signed).unwrap();
+        assert_eq!(progress.complete(), complete, "{by:?}");
+        assert_eq!(progress.version, 2);
+        root::progress(None, &signed).unwrap();
+    }
+
+    for (change, says) in [
+        (
+            root::Change::Threshold(NonZeroU64::new(4).unwrap()),
+            "3 key(s), and 4",
+        ),
+        (
+            root::Change::Replace {
+                role: root::TopRole::Root,
+                old: None,
+                new: None,
+            },
+            "3 keys",
+        ),
+        (
+            root::Change::Replace {
+                role: root::TopRole::Targets,
+                old: None,
+                new: None,
+            },
+            "0 key(s)",
+        ),
+        (
+            root::Change::Replace {
+                role: root::TopRole::Targets,
+                old: None,
+                new: Some(public(0)),
+            },
+            "in use",
+        ),
+        (
+            root::Change::Replace {
+                role: root::TopRole::Targets,
+                old: Some(public(4)),
+                new: None,
+            },
+            "none of",
+        ),
+    ] {
+        let error = root::following(&first, &change, &world.expiry).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+    }
 }

@@ -668,3 +668,113 @@ async fn content_must_be_about_what_was_asked_for() {
         assert!(error.to_string().contains(says), "{error}");
     }
 }
+
+/// The device has been in a drawer for years: every key was replaced meanwhile, root keys one by one
+/// and two of three signing each time, and each version published.
+#[tokio::test]
+async fn a_device_many_roots_behind_gets_through() {
+    use crate::author::root::{self, Change, RoleSet, TopRole};
+    use crate::signer::Signer;
+
+    let mut world = World::new();
+    let dir = world.path("keys");
+    let expiry = Expiry::from(SystemTime::now());
+    let new = |name: &str| {
+        let file = dir.join(name);
+        let _ = fs::remove_file(&file);
+        PrivateKey::generate().unwrap().save_new(&file).unwrap();
+        Signer::open(&file).unwrap()
+    };
+    let mut roots: Vec<Signer> = (0..3).map(|i| new(&format!("root-{i}.pem"))).collect();
+    let of = |role: &Path| Signer::open(role).unwrap().public_bytes();
+    let set = RoleSet {
+        root: roots.iter().map(Signer::public_bytes).collect(),
+        threshold: std::num::NonZeroU64::new(2).unwrap(),
+        targets: of(&world.keyring.targets),
+        snapshot: of(&world.keyring.snapshot),
+        timestamp: of(&world.keyring.timestamp),
+    };
+    let draft = root::first(&set, &expiry).unwrap();
+    let half = root::sign(&draft, &roots[0]).unwrap();
+    let device_root = root::sign(&half, &roots[1]).unwrap();
+    fs::remove_dir_all(world.tuf()).unwrap();
+    world.root.clone_from(&device_root);
+    world.release("1");
+    assert_eq!(world.update().await.unwrap().version, "1");
+
+    for round in 0..12 {
+        let role = [
+            TopRole::Root,
+            TopRole::Targets,
+            TopRole::Snapshot,
+            TopRole::Timestamp,
+        ][round % 4];
+        let gone = round / 4 % 3;
+        let (old, key) = match role {
+            TopRole::Root => (
+                Some(roots[gone].public_bytes()),
+                new(&format!("root-new-{round}.pem")),
+            ),
+            TopRole::Targets => (None, new("targets.pem")),
+            TopRole::Snapshot => (None, new("snapshot.pem")),
+            TopRole::Timestamp => (None, new("timestamp.pem")),
+        };
+        let change = Change::Replace {
+            role,
+            old,
+            new: Some(key.public_bytes()),
+        };
+        let mut draft = root::following(&world.root, &change, &expiry).unwrap();
+        // The two that stay sign for the old set and for the new one.
+        for (i, signer) in roots.iter().enumerate() {
+            if i != gone {
+                draft = root::sign(&draft, signer).unwrap();
+            }
+        }
+        assert!(root::progress(Some(&world.root), &draft)
+            .unwrap()
+            .complete());
+        if role == TopRole::Root {
+            roots[gone] = key;
+        }
+        world.root = draft;
+        world.release(&format!("{}", round + 2));
+    }
+    assert!(world.tuf().join("13.root.json").exists());
+
+    // The one that has seen version 1, and one that has seen nothing.
+    world.root = device_root;
+    assert_eq!(world.update().await.unwrap().version, "13");
+    fs::remove_dir_all(world.path("datastore")).unwrap();
+    assert_eq!(world.update().await.unwrap().version, "13");
+
+    // One version missing: nobody gets past it, and nothing unsigned is believed.
+    fs::remove_file(world.tuf().join("7.root.json")).unwrap();
+    fs::remove_dir_all(world.path("datastore")).unwrap();
+    let error = world.update().await.unwrap_err();
+    assert!(matches!(error, ClientError::Signature { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_delegated_role_offers_is_found() {
+    let world = World::new();
+    let key = world.keyring.of("pc");
+    PrivateKey::generate().unwrap().save_new(&key).unwrap();
+    let delegation = author::Delegation {
+        name: "pc".to_owned(),
+        patterns: vec![format!("*.{BOARD}.*")],
+    };
+    let expiry = Expiry::from(SystemTime::now());
+    author::delegate(
+        &world.root,
+        &world.keyring,
+        &world.tuf(),
+        &delegation,
+        &expiry,
+    )
+    .unwrap();
+    assert_eq!(world.update().await.unwrap().version, "1");
+    fs::remove_file(&world.keyring.targets).unwrap();
+    world.release("2");
+    assert_eq!(world.update().await.unwrap().version, "2");
+}

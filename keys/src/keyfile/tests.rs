@@ -152,19 +152,6 @@ fn other_formats_are_named() {
             "genpkey",
             "-algorithm",
             "ed25519",
-            "-aes256",
-            "-pass",
-            "pass:x",
-            "-out",
-            "encrypted",
-        ],
-        dir.path(),
-    );
-    openssl(
-        &[
-            "genpkey",
-            "-algorithm",
-            "ed25519",
             "-outform",
             "DER",
             "-out",
@@ -188,16 +175,7 @@ fn other_formats_are_named() {
         fs::write(dir.path().join(name), bytes).unwrap();
     }
     for name in [
-        "ec",
-        "x25519",
-        "encrypted",
-        "der",
-        "empty",
-        "text",
-        "binary",
-        "public",
-        "cut",
-        "large",
+        "ec", "x25519", "der", "empty", "text", "binary", "public", "cut", "large",
     ] {
         let path = dir.path().join(name);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -240,4 +218,37 @@ proptest! {
         let text = if begin { format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n") } else { text };
         prop_assert!(PrivateKey::parse(&text).is_err());
     }
+}
+
+#[test]
+fn encrypted_keys_go_to_openssl_and_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, plain) = (dir.path().join("ours.pem"), dir.path().join("plain.pem"));
+    let key = PrivateKey::generate().unwrap();
+    key.save_new_encrypted(&ours, "secret words").unwrap();
+    assert!(matches!(
+        key.save_new_encrypted(&ours, "x"),
+        Err(KeyFileError::Exists { .. })
+    ));
+    let text = read_private(&ours).unwrap();
+    assert!(text.starts_with(ENCRYPTED), "{text}");
+    let back = PrivateKey::decrypt(&ours, &text, "secret words").unwrap();
+    assert_eq!(back.public_bytes(), key.public_bytes());
+    for wrong in ["", "secret word", "Secret words"] {
+        let error = PrivateKey::decrypt(&ours, &text, wrong).unwrap_err();
+        assert!(matches!(error, KeyFileError::Passphrase { .. }), "{error}");
+    }
+    let args = "pkey -in ours.pem -passin";
+    let mut args: Vec<&str> = args.split(' ').collect();
+    args.extend(["pass:secret words", "-out", "plain.pem"]);
+    openssl(&args, dir.path());
+    fs::set_permissions(&plain, fs::Permissions::from_mode(0o600)).unwrap();
+    let back = PrivateKey::load(&plain).unwrap();
+    assert_eq!(back.public_bytes(), key.public_bytes());
+
+    let args = "genpkey -algorithm ed25519 -aes256 -pass pass:x -out theirs";
+    let args: Vec<&str> = args.split(' ').collect();
+    openssl(&args, dir.path());
+    let text = fs::read_to_string(dir.path().join("theirs")).unwrap();
+    PrivateKey::decrypt(&ours, &text, "x").unwrap();
 }
