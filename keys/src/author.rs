@@ -202,6 +202,37 @@ pub fn target_names(root_json: &[u8], server_dir: &Path) -> Result<Vec<String>, 
     Ok(names)
 }
 
+/// A role of the published state: its name, its version, and when it expires, seconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Validity {
+    /// `targets`, `snapshot`, `timestamp` or the name of a delegated role.
+    pub role: String,
+    /// Version.
+    pub version: u64,
+    /// When it expires.
+    pub expires: i64,
+}
+
+/// What is published and until when it is valid; nothing if nothing has been published.
+pub fn validity(root_json: &[u8], server_dir: &Path) -> Result<Vec<Validity>, AuthorError> {
+    let root = existing::parse_root(root_json)?;
+    let Some(state) = existing::read(server_dir, &root)? else {
+        return Ok(Vec::new());
+    };
+    fn of<T: Role>(name: &str, role: &T) -> Validity {
+        Validity {
+            role: name.to_owned(),
+            version: role.version().get(),
+            expires: role.expires().as_second(),
+        }
+    }
+    let mut found = vec![of("targets", &state.targets)];
+    found.extend(state.delegated.iter().map(|(name, role)| of(name, role)));
+    found.push(of("snapshot", &state.snapshot));
+    found.push(of("timestamp", &state.timestamp));
+    Ok(found)
+}
+
 /// Writes a target's content under its hash and describes it.
 fn add_target(server_dir: &Path, name: &str, content: &[u8]) -> Result<Target, AuthorError> {
     if !is_target_name(name) {

@@ -10,6 +10,10 @@ use crate::manifest::Rejected;
 pub const FAILED: u8 = 1;
 /// A file that the user wrote is wrong. (2, wrong usage, is clap's.)
 pub const BAD_INPUT: u8 = 3;
+/// `builder keys status`: something expires soon.
+pub const EXPIRES_SOON: u8 = 10;
+/// `builder keys status`: something has expired.
+pub const HAS_EXPIRED: u8 = 11;
 
 /// Prints the error, what caused it and what may help; returns the exit code.
 pub fn report(error: &anyhow::Error) -> ExitCode {

@@ -84,7 +84,7 @@ enum Command {
     Schema(schema::Args),
     /// Lists the boards
     Boards(boards::Args),
-    /// Makes or shows a product's keys
+    /// Makes, shows, replaces and watches over a product's keys
     Keys(keys::Args),
 }
 
@@ -118,7 +118,11 @@ pub fn main() -> ExitCode {
         Command::Test(args) => test::run(&context, &args),
         Command::Schema(args) => schema::run(&args),
         Command::Boards(args) => boards::run(&context, &args),
-        Command::Keys(args) => keys::run(&context, &args),
+        // Its `status` has an exit code of its own.
+        Command::Keys(args) => match keys::run(&context, &args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Build(args) => build::run(&context, &args),
         Command::Run(args) => run::run(&context, &args),
         Command::Flash(args) => flash::run(&context, &args),

@@ -33,7 +33,11 @@ pub fn files(project: &Project, merged: &Merged, signer: &PrivateKey) -> Result<
     Ok(AgentFiles {
         binary,
         root_json,
-        commit_keys: vec![signer.public_base64()],
+        commit_keys: former(project)?
+            .iter()
+            .chain([signer])
+            .map(PrivateKey::public_base64)
+            .collect(),
         ca_pem: ca_pem.transpose()?,
     })
 }
@@ -49,6 +53,16 @@ pub fn signer(project: &Project) -> Result<PrivateKey> {
         );
     }
     Ok(PrivateKey::load(&path)?)
+}
+
+/// The commit key before the present one, while `builder keys rotate commit` is under way: what is built is
+/// signed by both and trusts both, so devices that know only the former one can follow.
+pub fn former(project: &Project) -> Result<Option<PrivateKey>> {
+    let path = project.keys_dir().join("commit-old.pem");
+    if !path.exists() {
+        return Ok(None);
+    }
+    Ok(Some(PrivateKey::load(&path)?))
 }
 
 fn read_ca(path: &Path) -> Result<Vec<u8>> {

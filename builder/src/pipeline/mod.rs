@@ -321,6 +321,9 @@ impl<'a> Build<'a> {
         let repo = self.project.repo_dir();
         let checksum = commit::commit(&repo, assembled, &meta, self.progress)?;
         commit::sign(&repo, &checksum, signer)?;
+        if let Some(former) = agent::former(self.project)? {
+            commit::sign(&repo, &checksum, &former)?;
+        }
         Ok(checksum)
     }
 

@@ -9,6 +9,7 @@
 pub mod board_schema;
 pub mod board_sheet;
 pub mod boards;
+pub mod ceremony;
 mod disk_drawing;
 mod merge;
 pub mod scaffold;

@@ -1,21 +1,46 @@
 //! A product's keys: made once, never overwritten.
 //!
 //! `keys/` holds the ed25519 keys that sign releases and commits, the public `root.json` that devices
-//! trust, and in `tls/` a certificate authority and a server certificate for `builder serve`.
+//! trust, and in `tls/` a certificate authority and a server certificate for `builder serve`. Of the
+//! root keys (`root-1.pem`, …) several must sign together; they belong on other machines.
 
 use std::fs;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{bail, Context, Result};
-use keys::author::{create_root, Expiry, Keyring};
-use keys::keyfile::PrivateKey;
+use keys::author::root::{self, RoleSet};
+use keys::author::Expiry;
+use keys::keyfile::{passphrase, PrivateKey};
+use keys::signer::Signer;
 
 use crate::serve::tls;
 
-/// The private keys by file name without extension, in the order they are shown.
-pub const ROLES: [&str; 5] = ["root", "targets", "snapshot", "timestamp", "commit"];
+/// The private keys beside those of root, by file name without extension, in the order they are shown.
+pub const ROLES: [&str; 4] = ["targets", "snapshot", "timestamp", "commit"];
+
+/// How keys are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wish {
+    /// Root keys.
+    pub root_keys: u8,
+    /// How many of them must sign.
+    pub root_threshold: u8,
+    /// Encrypts the keys that are not needed by the machine that publishes: root, targets, commit.
+    pub encrypt: bool,
+}
+
+impl Default for Wish {
+    fn default() -> Self {
+        Self {
+            root_keys: 3,
+            root_threshold: 2,
+            encrypt: false,
+        }
+    }
+}
 
 /// What [`init`] made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,9 +55,15 @@ pub struct Made {
 /// none. What is there stays as it is; half a set of signing keys is an error, because a new key
 /// beside an old `root.json` would be of no use.
 pub fn init(dir: &Path) -> Result<Made> {
+    init_as(dir, Wish::default())
+}
+
+/// The same, with keys as wished.
+pub fn init_as(dir: &Path, wish: Wish) -> Result<Made> {
     let present: Vec<PathBuf> = ROLES
         .iter()
         .map(|role| dir.join(format!("{role}.pem")))
+        .chain(root_keys(dir))
         .chain([dir.join("root.json")])
         .filter(|path| path.exists())
         .collect();
@@ -50,39 +81,105 @@ pub fn init(dir: &Path) -> Result<Made> {
         tls: !dir.join("tls/ca.pem").exists(),
     };
     if made.signing {
-        signing_keys(dir)?;
+        signing_keys(dir, wish)?;
     }
     tls::ensure(&dir.join("tls"), &host_name())?;
     Ok(made)
 }
 
-/// The public keys, by role.
+/// The root keys that are here, in order: `root-1.pem`, …, or the `root.pem` of earlier products. A
+/// signing program (`root-1.toml`) counts as its key.
+pub fn root_keys(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            let kind = path.extension().is_some_and(|e| e == "pem" || e == "toml");
+            kind && (stem == "root" || stem.starts_with("root-"))
+        })
+        .map(|path| path.with_extension("pem"))
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// The public keys of the keys that are here, by role.
 pub fn public(dir: &Path) -> Result<Vec<(String, String)>> {
-    ROLES
-        .iter()
-        .map(|role| {
-            let key = PrivateKey::load(&dir.join(format!("{role}.pem")))
+    let others = ROLES.iter().map(|role| dir.join(format!("{role}.pem")));
+    root_keys(dir)
+        .into_iter()
+        .chain(others)
+        .map(|path| {
+            let key = Signer::open(&path)
                 .context("reading the product's keys; `builder keys init` makes them")?;
-            Ok(((*role).to_string(), key.public_base64()))
+            let role = path.file_stem().unwrap_or_default().to_string_lossy();
+            Ok((role.into_owned(), key.public_base64()))
         })
         .collect()
 }
 
-/// Writes the five keys, then `root.json`: its presence says that the set is complete.
-fn signing_keys(dir: &Path) -> Result<()> {
+/// Writes the keys, then `root.json`: its presence says that the set is complete.
+fn signing_keys(dir: &Path, wish: Wish) -> Result<()> {
+    let threshold = NonZeroU64::new(u64::from(wish.root_threshold))
+        .filter(|_| wish.root_threshold <= wish.root_keys)
+        .with_context(|| {
+            format!(
+                "making keys: {} of {} root keys cannot sign",
+                wish.root_threshold, wish.root_keys
+            )
+        })?;
+    let roots: Vec<String> = (1..=wish.root_keys).map(|i| format!("root-{i}")).collect();
+    let names = roots.iter().map(String::as_str).chain(ROLES);
+    let secret = wish
+        .encrypt
+        .then(|| passphrase::new(&dir.join("root-1.pem")))
+        .transpose()?;
     // In a scratch directory first, so that an interruption leaves no half a set.
     let scratch = scratch(dir)?;
-    for role in ROLES {
-        PrivateKey::generate()?.save_new(&scratch.path().join(format!("{role}.pem")))?;
+    let mut made = Vec::new();
+    for name in names {
+        let key = PrivateKey::generate()?;
+        let path = scratch.path().join(format!("{name}.pem"));
+        // What signs by itself every few days cannot be asked for a passphrase.
+        match &secret {
+            Some(secret) if !["snapshot", "timestamp"].contains(&name) => {
+                key.save_new_encrypted(&path, secret)?;
+            }
+            _ => key.save_new(&path)?,
+        }
+        made.push((name.to_owned(), key));
     }
-    let keyring = Keyring::in_dir(scratch.path());
-    let root = create_root(&keyring, &Expiry::from(SystemTime::now()))
+    let root = first_root(&made, threshold)
         .context("making root.json, which says whose signatures devices trust")?;
-    for role in ROLES {
-        let name = format!("{role}.pem");
+    for (name, _) in &made {
+        let name = format!("{name}.pem");
         move_new(&scratch.path().join(&name), &dir.join(&name))?;
     }
     write_new(&dir.join("root.json"), &root, 0o644)
+}
+
+fn first_root(made: &[(String, PrivateKey)], threshold: NonZeroU64) -> Result<Vec<u8>> {
+    let named = |wanted: &str| {
+        made.iter()
+            .find(|(name, _)| name == wanted)
+            .map(|(_, key)| key.public_bytes())
+            .with_context(|| format!("there is no {wanted} key"))
+    };
+    let roots = || made.iter().filter(|(name, _)| name.starts_with("root-"));
+    let set = RoleSet {
+        root: roots().map(|(_, key)| key.public_bytes()).collect(),
+        threshold,
+        targets: named("targets")?,
+        snapshot: named("snapshot")?,
+        timestamp: named("timestamp")?,
+    };
+    let mut draft = root::first(&set, &Expiry::from(SystemTime::now()))?;
+    for (_, key) in roots() {
+        draft = root::sign_with_key(&draft, key)?;
+    }
+    Ok(draft)
 }
 
 /// This machine's name, if a certificate can carry it.
@@ -100,7 +197,7 @@ fn host_name() -> Vec<String> {
     }
 }
 
-fn private_dir(dir: &Path) -> Result<()> {
+pub(super) fn private_dir(dir: &Path) -> Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -157,7 +254,13 @@ mod tests {
         };
         assert_eq!(init(&keys).unwrap(), both);
         assert_eq!(mode(&keys), 0o700);
-        for file in ["root.pem", "commit.pem", "tls/ca.key", "tls/server.key"] {
+        for file in [
+            "root-1.pem",
+            "root-3.pem",
+            "commit.pem",
+            "tls/ca.key",
+            "tls/server.key",
+        ] {
             assert_eq!(mode(&keys.join(file)), 0o600, "{file}");
         }
         let before = fs::read(keys.join("root.json")).unwrap();
@@ -173,6 +276,44 @@ mod tests {
             .filter(|name| name.starts_with('.'))
             .collect();
         assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn root_keys_are_two_of_three() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path()).unwrap();
+        assert_eq!(root_keys(dir.path()).len(), 3);
+        let root = fs::read(dir.path().join("root.json")).unwrap();
+        let progress = root::progress(None, &root).unwrap();
+        assert!(progress.complete());
+        assert_eq!((progress.keys.len(), progress.threshold), (3, 2));
+        let names: Vec<String> = public(dir.path())
+            .unwrap()
+            .into_iter()
+            .map(|k| k.0)
+            .collect();
+        let wanted = [
+            "root-1",
+            "root-2",
+            "root-3",
+            "targets",
+            "snapshot",
+            "timestamp",
+            "commit",
+        ];
+        assert_eq!(names, wanted);
+        // Taken away to where they belong.
+        for key in root_keys(dir.path()) {
+            fs::remove_file(key).unwrap();
+        }
+        assert_eq!(public(dir.path()).unwrap().len(), 4);
+        let wish = Wish {
+            root_keys: 1,
+            ..Wish::default()
+        };
+        let other = tempfile::tempdir().unwrap();
+        let error = init_as(other.path(), wish).unwrap_err().to_string();
+        assert!(error.contains("2 of 1"), "{error}");
     }
 
     #[test]

@@ -38,7 +38,7 @@ use serde::Serialize;
 
 use crate::cache::Cache;
 use crate::progress::Progress;
-use crate::project::Project;
+use crate::project::{ceremony, Project};
 use contents::Commit;
 use delta::{Job, Maker};
 pub use list::{list, ChannelList, Released};
@@ -208,6 +208,7 @@ pub fn publish(request: &Request, cache: &Cache, progress: Progress) -> Result<P
     let (release, files) = describe(request, &site, &commit, before, &earlier, cache, &stage)?;
     let (channel, repeated) = with_release(request, channel);
     stage.note("signing");
+    ceremony::publish_roots(&request.keys, &site.tuf())?;
     let signed = author::publish(
         &site.root,
         &Keyring::in_dir(&request.keys),

@@ -12,6 +12,7 @@ use tough::schema::key::Key;
 use tough::schema::{RoleKeys, RoleType, Root, Signature, Signed};
 
 use super::{existing, next, public_key, time, write, AuthorError, Expiry, SPEC_VERSION};
+use crate::keyfile::PrivateKey;
 use crate::signer::Signer;
 
 /// Public ed25519 keys of the roles.
@@ -205,10 +206,42 @@ fn draft(root: Root) -> Result<Vec<u8>, AuthorError> {
 
 /// Adds a signature to a draft; one by the same key is replaced.
 pub fn sign(draft: &[u8], signer: &Signer) -> Result<Vec<u8>, AuthorError> {
+    let sign = |message: &[u8]| Ok(signer.sign(message)?);
+    add_signature(draft, signer.public_bytes(), sign)
+}
+
+/// The same with a key that is at hand.
+pub fn sign_with_key(draft: &[u8], key: &PrivateKey) -> Result<Vec<u8>, AuthorError> {
+    add_signature(draft, key.public_bytes(), |message| Ok(key.sign(message)))
+}
+
+/// Takes over the signatures that another copy of the same draft has got.
+pub fn merge(draft: &[u8], other: &[u8]) -> Result<Vec<u8>, AuthorError> {
     let mut draft = parse(draft)?;
-    let (keyid, _) = identified(signer.public_bytes())?;
+    let other = parse(other)?;
+    if draft.signed != other.signed {
+        return Err(AuthorError::Root(
+            "the two files are not the same draft".to_owned(),
+        ));
+    }
+    for signature in other.signatures {
+        draft
+            .signatures
+            .retain(|known| known.keyid != signature.keyid);
+        draft.signatures.push(signature);
+    }
+    write::to_bytes(&draft)
+}
+
+fn add_signature(
+    draft: &[u8],
+    public: [u8; 32],
+    sign: impl Fn(&[u8]) -> Result<[u8; 64], AuthorError>,
+) -> Result<Vec<u8>, AuthorError> {
+    let mut draft = parse(draft)?;
+    let (keyid, _) = identified(public)?;
     let message = tough::schema::Role::canonical_form(&draft.signed).map_err(AuthorError::json)?;
-    let sig = signer.sign(&message)?.to_vec().into();
+    let sig = sign(&message)?.to_vec().into();
     draft.signatures.retain(|known| known.keyid != keyid);
     draft.signatures.push(Signature { keyid, sig });
     write::to_bytes(&draft)

@@ -1,0 +1,151 @@
+//! Keys replaced with all root keys at hand, with root keys on other machines, and what published metadata and
+//! devices' chain of roots make of it.
+
+use super::*;
+use keys::author::{self, Keyring};
+
+fn keys() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    secrets::init(dir.path()).unwrap();
+    dir
+}
+
+fn public_of(dir: &Path, key: &str) -> String {
+    Signer::open(&dir.join(format!("{key}.pem")))
+        .unwrap()
+        .public_base64()
+}
+
+fn publish(dir: &Path, tuf: &Path) -> Result<()> {
+    publish_roots(dir, tuf)?;
+    let root = read(&dir.join("root.json"))?;
+    let expiry = Expiry::from(SystemTime::now());
+    author::publish(&root, &Keyring::in_dir(dir), tuf, vec![], &expiry)?;
+    Ok(())
+}
+
+#[test]
+fn with_the_root_keys_at_hand_a_key_is_replaced_at_once() {
+    let dir = keys();
+    let (dir, tuf) = (dir.path(), dir.path().join("tuf"));
+    publish(dir, &tuf).unwrap();
+    for (n, key) in ["targets", "snapshot", "timestamp", "root-2"]
+        .into_iter()
+        .enumerate()
+    {
+        let before = public_of(dir, key);
+        let outcome = replace(dir, key, None, None, Fate::Retired).unwrap();
+        let Outcome::Done { version } = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(version, n as u64 + 2);
+        assert_ne!(public_of(dir, key), before);
+        let retired = dir.join(format!("retired/until-{version}.{key}.pem"));
+        assert!(retired.exists(), "{}", retired.display());
+        assert!(progress(dir).unwrap().is_none());
+        publish(dir, &tuf).unwrap();
+    }
+    assert!((1..=5).all(|n| tuf.join(format!("{n}.root.json")).exists()));
+    // A stolen key leaves nothing behind.
+    replace(dir, "timestamp", None, None, Fate::Destroyed).unwrap();
+    assert!(!dir.join("retired/until-6.timestamp.pem").exists());
+    publish(dir, &tuf).unwrap();
+}
+
+#[test]
+fn root_keys_on_other_machines_sign_a_file() {
+    let dir = keys();
+    let away = tempfile::tempdir().unwrap();
+    let (dir, away) = (dir.path(), away.path());
+    for key in ["root-1", "root-2", "root-3"] {
+        let name = format!("{key}.pem");
+        fs::rename(dir.join(&name), away.join(&name)).unwrap();
+    }
+    let before = public_of(dir, "targets");
+    let outcome = replace(dir, "targets", None, None, Fate::Retired).unwrap();
+    assert!(matches!(outcome, Outcome::Waiting(_)), "{outcome:?}");
+    assert_eq!(public_of(dir, "targets"), before, "not before it is signed");
+    let error = replace(dir, "snapshot", None, None, Fate::Retired).unwrap_err();
+    assert!(error.to_string().contains("under way"), "{error}");
+
+    // Carried to two people, who sign copies of their own.
+    for (key, done) in [("root-1", false), ("root-3", true)] {
+        let copy = away.join("root.draft.json");
+        fs::copy(draft_path(dir), &copy).unwrap();
+        sign(&copy, &away.join(format!("{key}.pem"))).unwrap();
+        let outcome = take(dir, &copy).unwrap();
+        assert_eq!(matches!(outcome, Outcome::Done { version: 2 }), done);
+    }
+    assert_ne!(public_of(dir, "targets"), before);
+    publish(dir, &dir.join("tuf")).unwrap();
+
+    // A root key whose file is elsewhere, named by its public half; then one key less.
+    let old = public_of(away, "root-2");
+    let other = tempfile::tempdir().unwrap();
+    let fresh = PrivateKey::generate().unwrap();
+    fresh.save_new(&other.path().join("fresh.pem")).unwrap();
+    replace(
+        dir,
+        "root-2",
+        Some(&old),
+        Some(&fresh.public_base64()),
+        Fate::Retired,
+    )
+    .unwrap();
+    for key in [away.join("root-1.pem"), other.path().join("fresh.pem")] {
+        sign(&draft_path(dir), &key).unwrap();
+    }
+    let outcome = take(dir, &draft_path(dir)).unwrap();
+    assert!(
+        matches!(outcome, Outcome::Waiting(_)),
+        "one of the former keys only"
+    );
+    sign(&draft_path(dir), &away.join("root-3.pem")).unwrap();
+    let outcome = take(dir, &draft_path(dir)).unwrap();
+    assert!(
+        matches!(outcome, Outcome::Done { version: 3 }),
+        "{outcome:?}"
+    );
+    drop_root_key(dir, "root-2", Some(&fresh.public_base64())).unwrap();
+    let waiting = progress(dir).unwrap().unwrap();
+    assert_eq!((waiting.keys.len(), waiting.before.len()), (2, 3));
+    discard(dir).unwrap();
+    assert!(progress(dir).unwrap().is_none());
+}
+
+#[test]
+fn what_cannot_be_replaced_leaves_no_draft() {
+    let dir = keys();
+    let dir = dir.path();
+    for (key, old, new, says) in [
+        ("nobody", None, None, "no role"),
+        ("root-9", None, None, "--old"),
+        ("targets", None, Some("short"), "neither a file"),
+        ("targets", Some("AAAA"), None, "base64"),
+    ] {
+        let error = replace(dir, key, old, new, Fate::Retired).unwrap_err();
+        assert!(format!("{error:#}").contains(says), "{error:#}");
+        assert!(progress(dir).unwrap().is_none());
+        assert!(!dir.join("new").exists(), "{key}");
+    }
+    let foreign = PrivateKey::generate().unwrap().public_base64();
+    replace(dir, "root-1", Some(&foreign), None, Fate::Retired).unwrap_err();
+    assert!(!dir.join("new").exists());
+    // Two of three must sign: a second key less would leave too few.
+    drop_root_key(dir, "root-1", None).unwrap();
+    drop_root_key(dir, "root-2", None).unwrap_err();
+    assert_eq!(secrets::root_keys(dir).len(), 2);
+}
+
+#[test]
+fn the_commit_key_is_replaced_in_two_steps() {
+    let dir = keys();
+    let dir = dir.path();
+    let before = public_of(dir, "commit");
+    rotate_commit(dir).unwrap();
+    assert_eq!(public_of(dir, "commit-old"), before);
+    assert_ne!(public_of(dir, "commit"), before);
+    rotate_commit(dir).unwrap_err();
+    drop_former_commit_key(dir).unwrap();
+    drop_former_commit_key(dir).unwrap_err();
+}
