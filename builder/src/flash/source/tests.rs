@@ -186,6 +186,29 @@ fn checksums_and_signature_vouch_for_an_image() {
     assert!(error.contains("SHA256SUMS"), "{error}");
 }
 
+/// Somebody else's image has no block map: the checksum of the whole is all there is.
+#[test]
+fn a_listed_image_without_a_map_must_have_its_checksum() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = raw_image(dir.path(), 2 * MIB, &[0..4096]);
+    let image = dir.path().join("card.img");
+    fs::rename(&raw, &image).unwrap();
+    for entry in fs::read_dir(dir.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path != image {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let list = |sum: &str| {
+        fs::write(dir.path().join(sides::SUMS), format!("{sum}  card.img\n")).unwrap();
+    };
+    list(&crate::cache::sha256_file(&image).unwrap());
+    assert_eq!(Image::open(&image, &[]).unwrap().trust, Trust::Checksums);
+    list(&"0".repeat(64));
+    let error = format!("{:#}", Image::open(&image, &[]).unwrap_err());
+    assert!(error.contains("does not have the checksum"), "{error}");
+}
+
 #[test]
 fn a_qcow2_that_refers_to_other_files_is_refused() {
     let dir = tempfile::tempdir().unwrap();
