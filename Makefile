@@ -21,7 +21,7 @@ FOLD := $(shell rustc -vV 2>/dev/null | awk '/^host: x86_64-unknown-linux-gnu/{h
 export AGENT_RUSTFLAGS := -Clink-arg=-Wl,-z,pack-relative-relocs -Cforce-unwind-tables=no $(FOLD)
 export AGENT_CFLAGS := -fno-asynchronous-unwind-tables -fno-unwind-tables
 
-.PHONY: help setup build dev agent agents debs tuf-client demo lint unit system scenarios test test-all bench deny book clean
+.PHONY: help setup build dev agent agents debs tuf-client demo lint unit system scenarios test test-all bench bench-delta deny book clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -79,6 +79,10 @@ bench: build ## figures for docs/benchmarks.md, side by side with peers
 	scripts/bench $(BUILDER)
 	scripts/bench-compose $(BUILDER)
 	scripts/bench-flash $(BUILDER)
+
+bench-delta: build ## sizes of deltas beside those of other tools, for docs/benchmarks.md
+	scripts/setup --peers
+	scripts/bench-delta $(BUILDER)
 
 deny: ## licences and advisories of all dependencies
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny

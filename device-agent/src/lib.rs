@@ -10,6 +10,7 @@ pub mod boot_place;
 pub mod check;
 pub mod cli;
 pub mod clock;
+pub mod compact;
 pub mod config;
 pub mod device;
 pub mod evidence;

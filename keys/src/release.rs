@@ -106,8 +106,22 @@ pub struct Artifact {
 pub struct Delta {
     /// Commit it starts from.
     pub from: String,
+    /// The file, in libostree's format.
+    pub file: Artifact,
+    /// The same in Treeline's own format, which is smaller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compact: Option<Compact>,
+}
+
+/// A delta in Treeline's own format, and what applying it takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compact {
     /// The file.
     pub file: Artifact,
+    /// Bytes of all objects that it makes: the limit an applier keeps to.
+    pub output_bytes: u64,
+    /// Bytes of memory it takes at most.
+    pub memory_bytes: u64,
 }
 
 /// A channel for one board: newest release first.
@@ -134,6 +148,9 @@ impl Release {
         for delta in &release.deltas {
             hash("deltas.from", &delta.from)?;
             delta.file.check("deltas.file")?;
+            if let Some(compact) = &delta.compact {
+                compact.file.check("deltas.compact.file")?;
+            }
         }
         Ok(release)
     }
@@ -153,6 +170,19 @@ impl Release {
             .min_by_key(|file| file.length)
             .filter(|file| file.length < self.full.length)
             .unwrap_or(&self.full)
+    }
+}
+
+impl Release {
+    /// The smallest delta in Treeline's own format for a device that has the commits `present`, with the
+    /// commit it starts from.
+    pub fn compact_for(&self, present: &[String]) -> Option<(&str, &Compact)> {
+        self.deltas
+            .iter()
+            .filter(|delta| present.contains(&delta.from))
+            .filter_map(|delta| Some((delta.from.as_str(), delta.compact.as_ref()?)))
+            .min_by_key(|(_, compact)| compact.file.length)
+            .filter(|(_, compact)| compact.file.length < self.artifact_for(present).length)
     }
 }
 

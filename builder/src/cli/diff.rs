@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{print, Context};
-use crate::release::diff;
+use crate::release::{cost, diff};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -17,6 +17,9 @@ pub(super) struct Args {
     /// Lists every file
     #[arg(long)]
     all: bool,
+    /// Makes the compact delta and lists what each file costs in it
+    #[arg(long, conflicts_with = "all")]
+    bytes: bool,
     /// Prints JSON
     #[arg(long)]
     json: bool,
@@ -37,7 +40,15 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
             name,
         )
     };
-    let found = diff::diff(&find(&args.from)?, &find(&args.to)?)?;
+    let (from, to) = (find(&args.from)?, find(&args.to)?);
+    if args.bytes {
+        let cost = cost::cost(&from, &to)?;
+        return match args.json {
+            true => print::json(&cost),
+            false => print::text(&cost.to_string()),
+        };
+    }
+    let found = diff::diff(&from, &to)?;
     if args.json {
         return print::json(&found);
     }

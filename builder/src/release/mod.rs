@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! tuf/      metadata of The Update Framework; one target a release, one a channel
-//! deltas/   <board>/full-<to>.delta and <board>/<from>-<to>.delta: one file is one update
+//! deltas/   <board>/full-<to>.delta and <board>/<from>-<to>.delta: one file is one update;
+//!           <board>/<from>-<to>.compact: the same in Treeline's own format
 //! repo/     archive-mode OSTree repository for plain `ostree` clients,
 //!           ref <product>/<board>/<channel>
 //! ```
@@ -13,7 +14,9 @@
 //! taken away: deltas from releases that are no longer among the last few stay where they are and
 //! stay in their release's description, so a device that is fetching one can finish.
 
+pub mod compact;
 mod contents;
+pub mod cost;
 mod delta;
 pub mod diff;
 pub mod field;
@@ -167,6 +170,8 @@ pub struct File {
     pub cached: bool,
     /// Seconds spent on it.
     pub seconds: f64,
+    /// Bytes of the same delta in Treeline's own format.
+    pub compact: Option<u64>,
 }
 
 /// The checksum of the commit that a ref, a checksum or the unique beginning of one names.
@@ -387,8 +392,9 @@ fn describe(
         rows: Vec::new(),
     };
     let full = files.full(before.as_ref().map(|release| &release.full))?;
-    let deltas = files.deltas(&full, &sources, known)?;
-    let rows = files.rows;
+    let mut deltas = files.deltas(&full, &sources, known)?;
+    let mut rows = files.rows;
+    compact::add(&maker, &site.dir, &request.board, &mut deltas, &mut rows)?;
     stage.note("measuring");
     let repo = contents::open(&repo_path)?;
     let installed_bytes = commit.contents(&repo)?.installed_bytes(&repo)?;
@@ -446,6 +452,7 @@ impl Files<'_> {
             offered: true,
             cached,
             seconds,
+            compact: None,
         });
         Ok(artifact)
     }
@@ -488,6 +495,7 @@ impl Files<'_> {
                 offered,
                 cached: new.is_none_or(|new| new.cached),
                 seconds: new.map_or(0.0, |new| new.seconds),
+                compact: None,
             });
             if let (Some(new), true) = (new, offered) {
                 let from = Some(source.commit.as_str());
@@ -495,6 +503,7 @@ impl Files<'_> {
                 kept.push(Delta {
                     from: source.commit.clone(),
                     file: delta::put(&self.site.dir, &place, &new.file)?,
+                    compact: None,
                 });
             }
         }

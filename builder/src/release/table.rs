@@ -21,7 +21,11 @@ impl fmt::Display for Published {
             self.commit,
             size(self.installed_bytes)
         )?;
-        writeln!(f, "  {:<24} {:>10} {:>8}", "from", "size", "of full")?;
+        writeln!(
+            f,
+            "  {:<24} {:>10} {:>8} {:>10}",
+            "from", "size", "of full", "compact"
+        )?;
         for file in &self.files {
             let from = match (&file.from_version, &file.from) {
                 (Some(version), Some(commit)) => format!("{version} ({})", delta::short(commit)),
@@ -29,9 +33,10 @@ impl fmt::Display for Published {
             };
             writeln!(
                 f,
-                "  {from:<24} {:>10} {:>6.1} %{}{}",
+                "  {from:<24} {:>10} {:>6.1} % {:>10}{}{}",
                 size(file.bytes),
                 file.ratio * 100.0,
+                file.compact.map_or_else(String::new, size),
                 if file.offered {
                     ""
                 } else {

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use keys::release::{Artifact, Release};
+use keys::release::{Artifact, Compact, Release};
 
 use super::{objects, Say, Switcher};
+use crate::compact;
 use crate::device::Device;
 use crate::fetch::{self, Order};
 use crate::problem::{another_way_may_help, kind_of, Kind};
@@ -41,11 +42,21 @@ pub(super) async fn obtain(
         .into_iter()
         .map(|d| d.commit)
         .collect();
+    if let Some((from, small)) = release.compact_for(&here) {
+        let way = Way::Compact { from, small };
+        match bring(device, transport, release, way, sysroot, &wanted, say).await {
+            Err(error) if worth_the_whole(&error, false) => {
+                say(&format!("{error:#}; taking another way to the release"));
+            }
+            other => return other,
+        }
+    }
     let best = release.artifact_for(&here);
     let first = if *best == release.full {
         pull(device, transport, release, sysroot, &wanted, say).await
     } else {
-        bring(device, transport, release, best, sysroot, &wanted, say).await
+        let way = Way::Libostree(best);
+        bring(device, transport, release, way, sysroot, &wanted, say).await
     };
     match first {
         Err(error) if worth_the_whole(&error, best == &release.full) => {
@@ -54,7 +65,7 @@ pub(super) async fn obtain(
                 device,
                 transport,
                 release,
-                &release.full,
+                Way::Libostree(&release.full),
                 sysroot,
                 &wanted,
                 say,
@@ -96,15 +107,34 @@ async fn pull(
     objects::pull(&source, &sysroot.repo(), wanted, say).await
 }
 
+/// An artefact and how it is applied.
+#[derive(Debug, Clone, Copy)]
+enum Way<'a> {
+    /// A static delta.
+    Libostree(&'a Artifact),
+    /// A delta in Treeline's own format.
+    Compact { from: &'a str, small: &'a Compact },
+}
+
+impl<'a> Way<'a> {
+    fn file(self) -> &'a Artifact {
+        match self {
+            Self::Libostree(file) => file,
+            Self::Compact { small, .. } => &small.file,
+        }
+    }
+}
+
 async fn bring(
     device: &Device,
     transport: &Transport,
     release: &Release,
-    artifact: &Artifact,
+    way: Way<'_>,
     sysroot: &Sysroot,
     wanted: &Wanted<'_>,
     say: Say<'_>,
 ) -> Result<(Verified, u64)> {
+    let artifact = way.file();
     let base = base_url(&device.config.update.url)?;
     let dir = device.paths.state().join("download");
     let order = Order {
@@ -139,7 +169,13 @@ async fn bring(
     })
     .await?;
     say("applying");
-    let applied = stage::apply(&sysroot.repo(), &file, wanted);
+    let repo = sysroot.repo();
+    let applied = match way {
+        Way::Libostree(_) => stage::apply(&repo, &file, wanted),
+        Way::Compact { from, small } => {
+            compact::apply(&repo, &file, from, small.output_bytes, wanted)
+        }
+    };
     // Used or useless: either way it is not needed again.
     let _ = std::fs::remove_file(&file);
     Ok((applied?, artifact.length.saturating_sub(begun)))

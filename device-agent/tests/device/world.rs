@@ -360,6 +360,7 @@ units = ["app.service"]
                     from: from.to_string(),
                     // The choice is by length; a delta of this small tree need not be the shorter one.
                     file: self.artifact(Some(from), commit),
+                    compact: None,
                 })
                 .collect(),
             installed_bytes: 1 << 20,

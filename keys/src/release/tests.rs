@@ -24,14 +24,17 @@ fn release() -> Release {
             Delta {
                 from: "b".repeat(64),
                 file: artifact("deltas/b/1.2-from-1.1", 100),
+                compact: None,
             },
             Delta {
                 from: "c".repeat(64),
                 file: artifact("deltas/b/1.2-from-1.0", 200),
+                compact: None,
             },
             Delta {
                 from: "d".repeat(64),
                 file: artifact("deltas/b/1.2-from-0.1", 2000),
+                compact: None,
             },
         ],
         installed_bytes: 1,

@@ -1,0 +1,283 @@
+//! Deltas in Treeline's own format (`docs/src/delta-format.md`), made from two commits of the repository.
+
+use std::cell::OnceCell;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use keys::release::{Compact, Delta};
+use ostree::gio::prelude::*;
+use ostree::{gio, glib, ObjectType, Repo};
+use treeline_delta::{Checksum, Header, Kind, NewFile, Objects, OldFile, Repository, Source};
+
+use super::contents::{self, NO_CANCEL};
+use super::delta::{self, Maker};
+use super::File;
+use crate::cache::Inputs;
+
+/// Bytes that applying takes at most, whatever the delta: the format's bounds, with libostree's own need.
+/// Measured: see docs/src/benchmarks.md.
+const MEMORY: u64 = 48 << 20;
+
+/// Names in the cache's entry: the delta, and the bytes that it makes.
+const DELTA: &str = "delta";
+const OUTPUT: &str = "output-bytes";
+
+/// Adds the compact form to every delta that has none, or whose published file is gone.
+pub(super) fn add(
+    maker: &Maker<'_>,
+    updates: &Path,
+    board: &str,
+    deltas: &mut [Delta],
+    rows: &mut [File],
+) -> Result<()> {
+    for delta in deltas {
+        let known = delta.compact.take();
+        let intact = known.filter(|known| delta::is_intact(updates, &known.file));
+        let compact = match intact {
+            Some(known) => known,
+            None => make(maker, updates, board, &delta.from)?,
+        };
+        let row = rows
+            .iter_mut()
+            .find(|row| row.from.as_ref() == Some(&delta.from));
+        if let Some(row) = row {
+            row.compact = Some(compact.file.length);
+        }
+        // A device would not take the larger one.
+        delta.compact = Some(compact).filter(|c| c.file.length < delta.file.length);
+    }
+    Ok(())
+}
+
+fn make(maker: &Maker<'_>, updates: &Path, board: &str, from: &str) -> Result<Compact> {
+    let to = &maker.commit.checksum;
+    maker.stage.note(format!(
+        "{} → {}, compact",
+        delta::short(from),
+        delta::short(to)
+    ));
+    let key = Inputs::new("compact", treeline_delta::VERSION.into())
+        .add(from)
+        .add(to)
+        .json(&maker.commit.signatures())?
+        .key();
+    let entry = maker
+        .cache
+        .get_or_make("deltas", &key, |out| write(maker.path, from, to, out))
+        .with_context(|| {
+            format!("making the compact delta from {from} to {to}; `--deltas 0` releases without")
+        })?;
+    let place = delta::place(board, Some(from), to).replace(".delta", ".compact");
+    let output = entry.join(OUTPUT);
+    let text =
+        fs::read_to_string(&output).with_context(|| format!("reading {}", output.display()))?;
+    Ok(Compact {
+        file: delta::put(updates, &place, &entry.join(DELTA))?,
+        output_bytes: text
+            .trim()
+            .parse()
+            .with_context(|| format!("reading {}: not a number", output.display()))?,
+        memory_bytes: MEMORY,
+    })
+}
+
+/// A delta made and tried.
+#[derive(Debug, Clone)]
+pub struct Proven {
+    /// The delta, and what each file of it costs.
+    pub made: treeline_delta::Made,
+    /// Bytes of all objects that it makes.
+    pub output_bytes: u64,
+}
+
+/// Makes the delta between two commits of a repository, and applies it once, to nothing but the checking and
+/// counting of what comes out.
+pub fn between(repo: &Path, from: &str, to: &str) -> Result<Proven> {
+    let objects = Archive::new(repo);
+    let (from, to) = (checksum(from)?, checksum(to)?);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let made = treeline_delta::make(&objects, &from, &to, threads)?;
+    let output_bytes = proven(&objects, &made.bytes, &from, &to)?;
+    Ok(Proven { made, output_bytes })
+}
+
+/// Writes a delta and what it makes into the directory `out`.
+fn write(repo: &Path, from: &str, to: &str, out: &Path) -> Result<()> {
+    let proven = between(repo, from, to)?;
+    let writing = || format!("writing {}", out.display());
+    fs::create_dir(out).with_context(writing)?;
+    fs::write(out.join(DELTA), &proven.made.bytes).with_context(writing)?;
+    fs::write(out.join(OUTPUT), proven.output_bytes.to_string()).with_context(writing)
+}
+
+fn proven(objects: &Archive, delta: &[u8], from: &Checksum, to: &Checksum) -> Result<u64> {
+    let mut trial = Trial { objects };
+    let applied = treeline_delta::apply(delta, from, to, u64::MAX, &mut trial)
+        .context("applying the delta that was just made")?;
+    Ok(applied.bytes)
+}
+
+fn checksum(text: &str) -> Result<Checksum> {
+    let mut bytes = Checksum::default();
+    hex::decode_to_slice(text, &mut bytes)
+        .with_context(|| format!("reading the checksum {text}"))?;
+    Ok(bytes)
+}
+
+/// The repository; each thread opens it for itself, because libostree's handle stays in its thread.
+struct Archive {
+    path: PathBuf,
+}
+
+thread_local! {
+    static OPEN: OnceCell<(PathBuf, Repo)> = const { OnceCell::new() };
+}
+
+impl Archive {
+    fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+        }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&Repo) -> Result<T>) -> io::Result<T> {
+        let open = || contents::open(&self.path);
+        OPEN.with(|cell| {
+            if cell.get().is_none() {
+                // Set only here, and never twice in a thread.
+                let _ = cell.set((self.path.clone(), open()?));
+            }
+            match cell.get() {
+                Some((path, repo)) if *path == self.path => act(repo),
+                _ => act(&open()?),
+            }
+        })
+        .map_err(|error| io::Error::other(format!("{error:#}")))
+    }
+}
+
+fn object_type(kind: Kind) -> ObjectType {
+    match kind {
+        Kind::Commit => ObjectType::Commit,
+        Kind::DirTree => ObjectType::DirTree,
+        Kind::DirMeta => ObjectType::DirMeta,
+    }
+}
+
+fn load(
+    repo: &Repo,
+    name: &str,
+) -> Result<(Option<gio::InputStream>, gio::FileInfo, glib::Variant)> {
+    repo.load_file(name, NO_CANCEL)
+        .with_context(|| format!("reading file object {name}"))
+}
+
+impl Objects for Archive {
+    fn metadata(&self, kind: Kind, name: &Checksum) -> io::Result<Vec<u8>> {
+        let name = hex::encode(name);
+        self.with(|repo| {
+            let found = repo
+                .load_variant(object_type(kind), &name)
+                .with_context(|| format!("reading object {name}"))?;
+            Ok(found.data().to_vec())
+        })
+    }
+
+    fn detached(&self, commit: &Checksum) -> io::Result<Vec<u8>> {
+        let name = hex::encode(commit);
+        self.with(|repo| {
+            let found = repo
+                .read_commit_detached_metadata(&name, NO_CANCEL)
+                .with_context(|| format!("reading the signatures of commit {name}"))?;
+            Ok(found.map_or_else(Vec::new, |found| found.data().to_vec()))
+        })
+    }
+
+    fn file(&self, name: &Checksum) -> io::Result<(Vec<u8>, Vec<u8>)> {
+        let name = hex::encode(name);
+        self.with(|repo| {
+            let (stream, info, xattrs) = load(repo, &name)?;
+            let link = info.symlink_target();
+            let header = Header {
+                uid: info.attribute_uint32("unix::uid"),
+                gid: info.attribute_uint32("unix::gid"),
+                mode: info.attribute_uint32("unix::mode"),
+                target: link.map_or_else(String::new, |l| l.to_string_lossy().into_owned()),
+                xattrs: xattrs.data().to_vec(),
+            };
+            let mut content = Vec::new();
+            if let Some(stream) = stream {
+                stream
+                    .into_read()
+                    .read_to_end(&mut content)
+                    .with_context(|| format!("reading file object {name}"))?;
+            }
+            Ok((header.to_bytes(), content))
+        })
+    }
+
+    fn size(&self, name: &Checksum) -> io::Result<u64> {
+        let name = hex::encode(name);
+        self.with(|repo| {
+            let entry = contents::entry(repo, &name)?;
+            Ok(if entry.link { 0 } else { entry.size })
+        })
+    }
+}
+
+/// A device that forgets what it is given.
+struct Trial<'a> {
+    objects: &'a Archive,
+}
+
+struct Content(Vec<u8>);
+
+impl Source for Content {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.as_slice().read_at(offset, buffer)
+    }
+}
+
+struct Forgotten;
+
+impl NewFile for Forgotten {
+    fn write(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Repository for Trial<'_> {
+    fn metadata(&mut self, kind: Kind, name: &Checksum) -> io::Result<Vec<u8>> {
+        self.objects.metadata(kind, name)
+    }
+
+    fn file(&mut self, name: &Checksum) -> io::Result<OldFile> {
+        let (header, content) = self.objects.file(name)?;
+        Ok(OldFile {
+            header,
+            content: Box::new(Content(content)),
+        })
+    }
+
+    fn put_metadata(&mut self, _: Kind, _: &Checksum, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn put_detached(&mut self, _: &Checksum, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn begin(&mut self, _: &Checksum, _: &[u8], _: u64) -> io::Result<Option<Box<dyn NewFile>>> {
+        Ok(Some(Box::new(Forgotten)))
+    }
+}

@@ -1,0 +1,265 @@
+//! Applying a delta: one pass over it, old objects read where they are, new ones written as they come.
+
+use std::io::{self, Read};
+
+use crate::code::Decoder;
+use crate::object::{name_of, Checksum, FileName, Kind};
+use crate::source::Source;
+use crate::stream::{Closure, Stream, HEADER, HEADER_LIMIT, LENGTH, MAGIC, METADATA_LIMIT, SOURCE};
+use crate::Error;
+
+/// A file object of the old commit.
+pub struct OldFile {
+    /// The serialised `(uuuusa(ayay))`: owner, group, mode, device, link target, attributes.
+    pub header: Vec<u8>,
+    /// Its content; nothing for a link.
+    pub content: Box<dyn Source>,
+}
+
+/// A file object on its way into the repository.
+pub trait NewFile {
+    /// Takes the next bytes.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// All bytes have come and have the object's checksum: the object may enter the repository.
+    fn finish(self: Box<Self>) -> io::Result<()>;
+}
+
+/// A repository that a delta is applied in.
+pub trait Repository {
+    /// A commit or directory object.
+    fn metadata(&mut self, kind: Kind, name: &Checksum) -> io::Result<Vec<u8>>;
+
+    /// A file object.
+    fn file(&mut self, name: &Checksum) -> io::Result<OldFile>;
+
+    /// Takes a commit or directory object, whose checksum is right.
+    fn put_metadata(&mut self, kind: Kind, name: &Checksum, bytes: &[u8]) -> io::Result<()>;
+
+    /// Takes the signatures of the commit, a serialised `a{sv}`. Nothing vouches for them but what is in them.
+    fn put_detached(&mut self, commit: &Checksum, bytes: &[u8]) -> io::Result<()>;
+
+    /// Begins a file object of so many bytes; `None` if it is there already.
+    fn begin(
+        &mut self,
+        name: &Checksum,
+        header: &[u8],
+        length: u64,
+    ) -> io::Result<Option<Box<dyn NewFile>>>;
+}
+
+/// What was applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Applied {
+    /// Objects made.
+    pub objects: u64,
+    /// Bytes of their contents.
+    pub bytes: u64,
+}
+
+/// Applies a delta that leads from the commit `from` to the commit `to`. Its length and its SHA-256 should
+/// have been checked before. `limit`: bytes of all objects together.
+///
+/// The commit comes into the repository last, so that a commit that is there is whole.
+pub fn apply(
+    delta: impl Read,
+    from: &Checksum,
+    to: &Checksum,
+    limit: u64,
+    repository: &mut dyn Repository,
+) -> Result<Applied, Error> {
+    let mut delta = delta;
+    let mut magic = [0u8; MAGIC.len()];
+    delta.read_exact(&mut magic).map_err(Error::Delta)?;
+    if magic != MAGIC {
+        return Err(Error::Format {
+            found: magic.to_vec(),
+            wanted: MAGIC.to_vec(),
+        });
+    }
+    let mut run = Run {
+        stream: Stream::new(Decoder::new(delta)),
+        repository,
+        left: limit,
+        limit,
+        applied: Applied::default(),
+    };
+    run.all(from, to)?;
+    Ok(run.applied)
+}
+
+struct Run<'a, R> {
+    stream: Stream<Decoder<R>>,
+    repository: &'a mut dyn Repository,
+    left: u64,
+    limit: u64,
+    applied: Applied,
+}
+
+impl<R: Read> Run<'_, R> {
+    fn all(&mut self, from: &Checksum, to: &Checksum) -> Result<(), Error> {
+        let old_commit = self
+            .repository
+            .metadata(Kind::Commit, from)
+            .map_err(Error::Old)?;
+        let repository = &mut *self.repository;
+        let old = Closure::walk(&old_commit, false, &mut |kind, name, _| {
+            // The content of metadata is of no interest here.
+            if kind == Kind::DirMeta {
+                return Ok(Vec::new());
+            }
+            repository.metadata(kind, name).map_err(Error::Old)
+        })?;
+        let commit = self.bytes(&old_commit, METADATA_LIMIT)?;
+        check(&name_of(&commit), to)?;
+        let detached = self.bytes(&[], METADATA_LIMIT)?;
+        let new = Closure::walk(&commit, false, &mut |kind, name, _| {
+            self.directory(&old, kind, name)
+        })?;
+        let mut last = 0u64;
+        for name in new.files.iter().filter(|name| !old.has_file(name)) {
+            self.file(&old, name, &mut last)?;
+        }
+        // The end of the stream is part of it: what has been cut off is noticed.
+        if self.stream.number(LENGTH, 9, 0)? != 0x5a {
+            return Err(Error::Damaged("it does not end where it should"));
+        }
+        self.repository
+            .put_detached(to, &detached)
+            .map_err(Error::Write)?;
+        self.repository
+            .put_metadata(Kind::Commit, to, &commit)
+            .map_err(Error::Write)
+    }
+
+    fn count(&mut self, bytes: u64) -> Result<(), Error> {
+        self.left = self
+            .left
+            .checked_sub(bytes)
+            .ok_or(Error::Limit(self.limit))?;
+        self.applied.bytes += bytes;
+        Ok(())
+    }
+
+    /// A small blob as a whole.
+    fn bytes(&mut self, old: &[u8], limit: u64) -> Result<Vec<u8>, Error> {
+        let length = self.stream.number(LENGTH, 0, 0)?;
+        if length > limit {
+            return Err(Error::Limit(limit));
+        }
+        self.count(length)?;
+        let mut bytes = Vec::new();
+        self.stream.blob(length, &old, None, &mut |more| {
+            bytes.extend_from_slice(more);
+            Ok(())
+        })?;
+        Ok(bytes)
+    }
+
+    fn directory(&mut self, old: &Closure, kind: Kind, name: &Checksum) -> Result<Vec<u8>, Error> {
+        let known = match kind {
+            Kind::DirTree => old.has_tree(name),
+            _ => old.has_meta(name),
+        };
+        if known {
+            return match kind {
+                Kind::DirTree => self.repository.metadata(kind, name).map_err(Error::Old),
+                _ => Ok(Vec::new()),
+            };
+        }
+        let list = match kind {
+            Kind::DirTree => &old.trees,
+            _ => &old.metas,
+        };
+        let source = self.stream.number(SOURCE, 1, 0)?;
+        let like = match source.checked_sub(1) {
+            None => Vec::new(),
+            Some(index) => {
+                let name = pick(list, index)?;
+                self.repository.metadata(kind, name).map_err(Error::Old)?
+            }
+        };
+        let bytes = self.bytes(&like, METADATA_LIMIT)?;
+        check(&name_of(&bytes), name)?;
+        self.repository
+            .put_metadata(kind, name, &bytes)
+            .map_err(Error::Write)?;
+        self.applied.objects += 1;
+        Ok(bytes)
+    }
+
+    fn file(&mut self, old: &Closure, name: &Checksum, last: &mut u64) -> Result<(), Error> {
+        let like = if self.stream.number(SOURCE, 2, 0)? == 0 {
+            OldFile {
+                header: Vec::new(),
+                content: Box::new(Nothing),
+            }
+        } else {
+            *last = last.wrapping_add(self.stream.signed(SOURCE + 0x10, 0)? as u64);
+            let found = pick(&old.files, *last)?;
+            *last += 1;
+            self.repository.file(found).map_err(Error::Old)?
+        };
+        let header = if self.stream.number(HEADER, 0, 0)? == 0 {
+            like.header.clone()
+        } else {
+            self.bytes(&like.header, HEADER_LIMIT)?
+        };
+        let grown = self.stream.signed(LENGTH + 0x10, 0)?;
+        let length = like.content.len().wrapping_add(grown as u64);
+        self.count(length)?;
+        let mut target = self
+            .repository
+            .begin(name, &header, length)
+            .map_err(Error::Write)?;
+        let mut sum = FileName::new(&header);
+        self.stream
+            .blob(length, like.content.as_ref(), None, &mut |bytes| {
+                sum.update(bytes);
+                match &mut target {
+                    Some(file) => file.write(bytes).map_err(Error::Write),
+                    None => Ok(()),
+                }
+            })?;
+        check(&sum.finish(), name)?;
+        if let Some(file) = target {
+            file.finish().map_err(Error::Write)?;
+        }
+        self.applied.objects += 1;
+        Ok(())
+    }
+}
+
+fn pick(list: &[Checksum], index: u64) -> Result<&Checksum, Error> {
+    usize::try_from(index)
+        .ok()
+        .and_then(|index| list.get(index))
+        .ok_or(Error::Damaged(
+            "it refers to an object that the old commit has not",
+        ))
+}
+
+fn check(found: &Checksum, wanted: &Checksum) -> Result<(), Error> {
+    if found == wanted {
+        return Ok(());
+    }
+    Err(Error::Checksum(
+        wanted.iter().map(|b| format!("{b:02x}")).collect(),
+    ))
+}
+
+/// The content of no file.
+struct Nothing;
+
+impl Source for Nothing {
+    fn len(&self) -> u64 {
+        0
+    }
+
+    fn read_at(&self, _: u64, buffer: &mut [u8]) -> io::Result<()> {
+        match buffer {
+            [] => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}

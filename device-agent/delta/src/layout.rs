@@ -1,0 +1,365 @@
+//! Where the old file's parts stand in the new one.
+
+use std::cell::Cell;
+
+use crate::elf::{Elf, Section};
+use crate::pieces::{disjoint, Piece};
+use crate::sites::Meaning;
+
+/// One step of building the new file: new bytes, then bytes that resemble old ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Step {
+    /// Bytes without a model.
+    pub fresh: u64,
+    /// Bytes after them that resemble the old file's…
+    pub alike: u64,
+    /// …from this offset on.
+    pub old: u64,
+}
+
+/// A section of the new file, as much of it as prediction needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct NewSection {
+    pub offset: u64,
+    pub size: u64,
+    pub addr: u64,
+}
+
+/// The old file's parts and their places in the new one.
+pub(crate) struct Layout {
+    old: Vec<Section>,
+    /// Loaded sections by address.
+    by_address: Vec<usize>,
+    new: Vec<NewSection>,
+    /// By old section: the new one.
+    pairs: Vec<Option<usize>>,
+    pieces: Vec<Piece>,
+    relocatable: bool,
+    /// The sections found last: neighbouring fields are in the same.
+    last_old: Cell<usize>,
+    last_new: Cell<usize>,
+}
+
+/// A mapped place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mapped {
+    pub to: u64,
+    /// Whether the place itself is known, not only one near it.
+    pub exact: bool,
+}
+
+impl Layout {
+    pub(crate) fn new(
+        elf: &Elf,
+        new: Vec<NewSection>,
+        pairs: Vec<Option<usize>>,
+        steps: &[Step],
+    ) -> Self {
+        let old = elf.sections.clone();
+        let mut by_address: Vec<usize> = (0..old.len())
+            .filter(|&i| old[i].is_loaded() && old[i].addr != 0)
+            .collect();
+        by_address.sort_by_key(|&i| (old[i].addr, i));
+        let mut pieces = Vec::with_capacity(steps.len());
+        let mut at = 0u64;
+        for step in steps {
+            at += step.fresh;
+            if step.alike > 0 {
+                pieces.push(Piece {
+                    old: step.old,
+                    length: step.alike,
+                    new: at,
+                });
+            }
+            at += step.alike;
+        }
+        let pieces = disjoint(pieces);
+        Self {
+            old,
+            by_address,
+            new,
+            pairs,
+            pieces,
+            relocatable: elf.relocatable,
+            last_old: Cell::new(0),
+            last_new: Cell::new(0),
+        }
+    }
+
+    pub(crate) fn pair(&self, section: u64) -> Option<(usize, NewSection)> {
+        let index = (*self.pairs.get(usize::try_from(section).ok()?)?)?;
+        Some((index, *self.new.get(index)?))
+    }
+
+    /// Where an offset of the old file has come.
+    pub(crate) fn offset(&self, old: u64) -> Mapped {
+        let after = self.pieces.partition_point(|p| p.old <= old);
+        let shift = |p: &Piece| p.new.wrapping_add(old.wrapping_sub(p.old));
+        if after > 0 {
+            let p = &self.pieces[after - 1];
+            if old - p.old < p.length {
+                return Mapped {
+                    to: shift(p),
+                    exact: true,
+                };
+            }
+            let nearer = self
+                .pieces
+                .get(after)
+                .filter(|next| next.old - old < old - (p.old + p.length));
+            return Mapped {
+                to: shift(nearer.unwrap_or(p)),
+                exact: false,
+            };
+        }
+        Mapped {
+            to: self.pieces.first().map_or(old, shift),
+            exact: false,
+        }
+    }
+
+    /// Where an offset in an old section has come, as an offset in the new section.
+    fn within(&self, section: u64, offset: u64) -> Option<Mapped> {
+        let old = self.old.get(usize::try_from(section).ok()?)?;
+        let (_, new) = self.pair(section)?;
+        if old.stored() == 0 {
+            return Some(Mapped {
+                to: offset,
+                exact: false,
+            });
+        }
+        let mapped = self.offset(old.offset.wrapping_add(offset));
+        let inside = mapped.to.wrapping_sub(new.offset);
+        Some(if inside <= new.size {
+            Mapped {
+                to: inside,
+                ..mapped
+            }
+        } else {
+            Mapped {
+                to: offset,
+                exact: false,
+            }
+        })
+    }
+
+    fn section_at(&self, address: u64) -> Option<usize> {
+        let after = self
+            .by_address
+            .partition_point(|&i| self.old[i].addr <= address);
+        // Empty sections share addresses with others; the end of one belongs to it if nothing begins there.
+        self.by_address[..after]
+            .iter()
+            .rev()
+            .take(4)
+            .copied()
+            .find(|&i| address - self.old[i].addr < self.old[i].size)
+            .or_else(|| {
+                self.by_address[..after]
+                    .iter()
+                    .rev()
+                    .take(4)
+                    .copied()
+                    .find(|&i| address - self.old[i].addr == self.old[i].size)
+            })
+    }
+
+    /// Where an address of the old file has come (an offset, in object files).
+    pub(crate) fn address(&self, old: u64) -> Mapped {
+        if self.relocatable {
+            return self.offset(old);
+        }
+        let same = Mapped {
+            to: old,
+            exact: false,
+        };
+        let Some(index) = self.section_at(old) else {
+            return same;
+        };
+        let Some((_, new)) = self.pair(index as u64) else {
+            return same;
+        };
+        let inside = old - self.old[index].addr;
+        self.within(index as u64, inside)
+            .map_or(same, |mapped| Mapped {
+                to: new.addr.wrapping_add(mapped.to),
+                ..mapped
+            })
+    }
+
+    fn old_address(&self, offset: u64) -> u64 {
+        let holds = |i: usize| {
+            let s = &self.old[i];
+            s.is_loaded() && s.addr != 0 && s.offset <= offset && offset - s.offset < s.stored()
+        };
+        let found =
+            found_again(&self.last_old, self.old.len(), holds).filter(|_| !self.relocatable);
+        found.map_or(offset, |i| {
+            let s = &self.old[i];
+            s.addr.wrapping_add(offset - s.offset)
+        })
+    }
+
+    fn new_address(&self, offset: u64) -> u64 {
+        let holds = |i: usize| {
+            let s = &self.new[i];
+            s.addr != 0 && s.offset <= offset && offset - s.offset < s.size
+        };
+        let found =
+            found_again(&self.last_new, self.new.len(), holds).filter(|_| !self.relocatable);
+        found.map_or(offset, |i| {
+            let s = &self.new[i];
+            s.addr.wrapping_add(offset - s.offset)
+        })
+    }
+
+    /// What a number says, and what it is to be in the new file: the number is the target minus the base,
+    /// in the old file and in the new one.
+    pub(crate) fn aim(&self, meaning: Meaning, number: i64, old_at: u64, new_at: u64) -> Aim {
+        let raw = number as u64;
+        let plain = |target: u64, mapped: Mapped, base: u64| Aim {
+            target,
+            mapped,
+            base,
+            negative: false,
+        };
+        let unknown = Mapped {
+            to: raw,
+            exact: false,
+        };
+        match meaning {
+            Meaning::Relative(adjust) => {
+                let adjust = i64::from(adjust) as u64;
+                let target = self
+                    .old_address(old_at)
+                    .wrapping_add(adjust)
+                    .wrapping_add(raw);
+                let base = self.new_address(new_at).wrapping_add(adjust);
+                plain(target, self.address(target), base)
+            }
+            Meaning::Page => {
+                let page = (self.old_address(old_at) >> 12).wrapping_add(raw);
+                let mapped = self.address((page << 12).wrapping_add(0x800));
+                let mapped = Mapped {
+                    to: mapped.to >> 12,
+                    ..mapped
+                };
+                plain(page, mapped, self.new_address(new_at) >> 12)
+            }
+            Meaning::Address => plain(raw, self.address(raw), 0),
+            Meaning::Based(base) => {
+                let target = base.wrapping_add(raw);
+                plain(target, self.address(target), self.address(base).to)
+            }
+            Meaning::Extent(begin) => {
+                let target = begin.wrapping_add(raw);
+                // The end of one thing is often the beginning of another that has moved away.
+                let mut mapped = self.address(target.wrapping_sub(1));
+                mapped.to = mapped.to.wrapping_add(1);
+                if raw == 0 {
+                    mapped = self.address(target);
+                }
+                plain(target, mapped, self.address(begin).to)
+            }
+            Meaning::Within(section, bias) => {
+                let bias = i64::from(bias) as u64;
+                let inside = raw.wrapping_add(bias);
+                let mapped = self.within(section.into(), inside).unwrap_or(Mapped {
+                    to: inside,
+                    exact: false,
+                });
+                let key = u64::from(section).wrapping_shl(40) ^ inside;
+                plain(key, mapped, bias)
+            }
+            Meaning::Numbered(_) => plain(raw, unknown, 0),
+            Meaning::Offset => plain(raw, self.offset(raw), 0),
+            Meaning::Back => {
+                let target = old_at.wrapping_sub(raw);
+                Aim {
+                    negative: true,
+                    ..plain(target, self.offset(target), new_at)
+                }
+            }
+            Meaning::SectionIndex => match self.pair(raw) {
+                Some((index, _)) => plain(
+                    raw,
+                    Mapped {
+                        to: index as u64,
+                        exact: true,
+                    },
+                    0,
+                ),
+                None => plain(raw, unknown, 0),
+            },
+            Meaning::Symbol(table, size) => {
+                let size = u64::from(size);
+                let mapped = self.within(table.into(), raw.wrapping_mul(size));
+                let mapped = mapped.map_or(unknown, |m| Mapped {
+                    to: m.to / size,
+                    exact: m.exact,
+                });
+                plain(raw, mapped, 0)
+            }
+            Meaning::HeaderOffset(i) => self.header(i, raw, |s| s.offset),
+            Meaning::HeaderSize(i) => self.header(i, raw, |s| s.size),
+            Meaning::HeaderAddress(i) => self.header(i, raw, |s| s.addr),
+        }
+    }
+
+    fn header(&self, section: u32, raw: u64, field: impl Fn(&NewSection) -> u64) -> Aim {
+        let pair = self.pair(section.into());
+        Aim {
+            target: raw,
+            mapped: Mapped {
+                to: pair.map_or(raw, |(_, new)| field(&new)),
+                exact: pair.is_some(),
+            },
+            base: 0,
+            negative: false,
+        }
+    }
+}
+
+/// One of `count` that fits: the one found last, else the first.
+fn found_again(last: &Cell<usize>, count: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
+    if last.get() < count && fits(last.get()) {
+        return Some(last.get());
+    }
+    let found = (0..count).find(|&i| fits(i))?;
+    last.set(found);
+    Some(found)
+}
+
+/// What a field aims at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Aim {
+    /// The old target: by it corrections are remembered.
+    pub target: u64,
+    pub mapped: Mapped,
+    /// What is taken from the new target.
+    pub base: u64,
+    /// Whether the number is the base minus the target.
+    pub negative: bool,
+}
+
+impl Aim {
+    /// The new number, if the mapping is off by so much.
+    pub(crate) fn number(&self, off: i64) -> i64 {
+        let to = self.mapped.to.wrapping_add(off as u64);
+        if self.negative {
+            self.base.wrapping_sub(to) as i64
+        } else {
+            to.wrapping_sub(self.base) as i64
+        }
+    }
+
+    /// By how much the mapping was off, if this is the new number.
+    pub(crate) fn off(&self, number: i64) -> i64 {
+        let to = if self.negative {
+            self.base.wrapping_sub(number as u64)
+        } else {
+            self.base.wrapping_add(number as u64)
+        };
+        to.wrapping_sub(self.mapped.to) as i64
+    }
+}

@@ -1,0 +1,442 @@
+use std::collections::HashMap;
+use std::io;
+use std::process::Command;
+
+use crate::object::{name_of, root_of, Directory, FileName};
+use crate::*;
+
+/// A container's end: its offsets, as wide as its length makes them.
+fn with_offsets(mut body: Vec<u8>, offsets: &[usize]) -> Vec<u8> {
+    let size = [1usize, 2, 4]
+        .into_iter()
+        .find(|size| body.len() + size * offsets.len() < 1 << (8 * size))
+        .unwrap();
+    for offset in offsets {
+        body.extend(&offset.to_le_bytes()[..size]);
+    }
+    body
+}
+
+fn array(elements: &[Vec<u8>]) -> Vec<u8> {
+    let mut body = Vec::new();
+    let mut ends = Vec::new();
+    for element in elements {
+        body.extend(element);
+        ends.push(body.len());
+    }
+    with_offsets(body, &ends)
+}
+
+#[derive(Default)]
+struct Store {
+    metadata: HashMap<(Kind, Checksum), Vec<u8>>,
+    files: HashMap<Checksum, (Vec<u8>, Vec<u8>)>,
+}
+
+const HEADER: &[u8] = b"\0\0\0\0\0\0\0\0\0\0\x81\xa4\0\0\0\0\0\x11";
+
+impl Store {
+    fn put(&mut self, kind: Kind, bytes: Vec<u8>) -> Checksum {
+        let name = name_of(&bytes);
+        self.metadata.insert((kind, name), bytes);
+        name
+    }
+
+    /// A commit with these files in one directory below the root.
+    fn commit(&mut self, files: &[(&str, Vec<u8>)]) -> Checksum {
+        let entries: Vec<Vec<u8>> = files
+            .iter()
+            .map(|(name, content)| {
+                let mut sum = FileName::new(HEADER);
+                sum.update(content);
+                let sum = sum.finish();
+                self.files.insert(sum, (HEADER.to_vec(), content.clone()));
+                let mut entry = format!("{name}\0").into_bytes();
+                let split = entry.len();
+                entry.extend(sum);
+                with_offsets(entry, &[split])
+            })
+            .collect();
+        let meta = self.put(Kind::DirMeta, b"\0\0\0\0\0\0\0\0\0\0A\xed".to_vec());
+        let entries = array(&entries);
+        let middle = entries.len();
+        let below = self.put(Kind::DirTree, with_offsets(entries, &[middle]));
+        let mut entry = b"usr\0".to_vec();
+        entry.extend(below);
+        entry.extend(meta);
+        let directories = array(&[with_offsets(entry, &[36, 4])]);
+        let root = self.put(Kind::DirTree, with_offsets(directories, &[0]));
+        let mut commit = b"\0\0\0\0\0\0\0\0".to_vec();
+        commit.extend(root);
+        commit.extend(meta);
+        self.put(Kind::Commit, with_offsets(commit, &[40, 0, 0, 0, 0, 0]))
+    }
+}
+
+impl Objects for Store {
+    fn metadata(&self, kind: Kind, name: &Checksum) -> io::Result<Vec<u8>> {
+        let found = self.metadata.get(&(kind, *name));
+        Ok(found.ok_or(io::ErrorKind::NotFound)?.clone())
+    }
+
+    fn detached(&self, _: &Checksum) -> io::Result<Vec<u8>> {
+        Ok(b"signatures".to_vec())
+    }
+
+    fn file(&self, name: &Checksum) -> io::Result<(Vec<u8>, Vec<u8>)> {
+        Ok(self.files.get(name).ok_or(io::ErrorKind::NotFound)?.clone())
+    }
+
+    fn size(&self, name: &Checksum) -> io::Result<u64> {
+        Ok(self.files.get(name).ok_or(io::ErrorKind::NotFound)?.1.len() as u64)
+    }
+}
+
+/// Old objects from one store, new ones into another.
+struct Device<'a> {
+    old: &'a Store,
+    new: std::rc::Rc<std::cell::RefCell<Store>>,
+}
+
+struct Bytes(Vec<u8>);
+
+impl Source for Bytes {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.as_slice().read_at(offset, buffer)
+    }
+}
+
+struct Growing {
+    name: Checksum,
+    header: Vec<u8>,
+    content: Vec<u8>,
+    into: std::rc::Rc<std::cell::RefCell<Store>>,
+}
+
+impl NewFile for Growing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.content.extend(bytes);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        let files = &mut self.into.borrow_mut().files;
+        files.insert(self.name, (self.header, self.content));
+        Ok(())
+    }
+}
+
+impl Repository for Device<'_> {
+    fn metadata(&mut self, kind: Kind, name: &Checksum) -> io::Result<Vec<u8>> {
+        Objects::metadata(self.old, kind, name)
+    }
+
+    fn file(&mut self, name: &Checksum) -> io::Result<OldFile> {
+        let (header, content) = Objects::file(self.old, name)?;
+        Ok(OldFile {
+            header,
+            content: Box::new(Bytes(content)),
+        })
+    }
+
+    fn put_metadata(&mut self, kind: Kind, name: &Checksum, bytes: &[u8]) -> io::Result<()> {
+        let mut new = self.new.borrow_mut();
+        new.metadata.insert((kind, *name), bytes.to_vec());
+        Ok(())
+    }
+
+    fn put_detached(&mut self, _: &Checksum, bytes: &[u8]) -> io::Result<()> {
+        assert_eq!(bytes, b"signatures");
+        Ok(())
+    }
+
+    fn begin(
+        &mut self,
+        name: &Checksum,
+        header: &[u8],
+        _: u64,
+    ) -> io::Result<Option<Box<dyn NewFile>>> {
+        Ok(Some(Box::new(Growing {
+            name: *name,
+            header: header.to_vec(),
+            content: Vec::new(),
+            into: self.new.clone(),
+        })))
+    }
+}
+
+fn run(
+    old: &Store,
+    delta: &[u8],
+    from: &Checksum,
+    to: &Checksum,
+    limit: u64,
+) -> Result<Store, Error> {
+    let new = std::rc::Rc::default();
+    let mut device = Device {
+        old,
+        new: std::rc::Rc::clone(&new),
+    };
+    apply(delta, from, to, limit, &mut device)?;
+    drop(device);
+    Ok(std::rc::Rc::into_inner(new).unwrap().into_inner())
+}
+
+/// Two commits, and the delta between them.
+struct Pair {
+    old: Store,
+    from: Checksum,
+    to: Checksum,
+    made: Made,
+    new: Vec<Vec<u8>>,
+}
+
+impl Pair {
+    fn new(old: &[(&str, Vec<u8>)], new: &[(&str, Vec<u8>)]) -> Self {
+        let mut both = Store::default();
+        let from = both.commit(old);
+        let to = both.commit(new);
+        let mut alone = Store::default();
+        assert_eq!(alone.commit(old), from);
+        Self {
+            made: make(&both, &from, &to, 2).unwrap(),
+            old: alone,
+            from,
+            to,
+            new: new.iter().map(|f| f.1.clone()).collect(),
+        }
+    }
+
+    fn apply(&self, delta: &[u8]) -> Result<Store, Error> {
+        run(&self.old, delta, &self.from, &self.to, 1 << 30)
+    }
+
+    fn check(&self) {
+        let applied = self.apply(&self.made.bytes).unwrap();
+        assert!(applied.metadata.contains_key(&(Kind::Commit, self.to)));
+        for content in &self.new {
+            let there = |s: &Store| s.files.values().any(|f| f.1 == *content);
+            assert!(there(&applied) || there(&self.old));
+        }
+    }
+}
+
+/// Numbers that look random and are the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(0x5851_F42D_4C95_7F2D)
+            .wrapping_add(0x1405_7B7E_F767_814F);
+        self.0 >> 24
+    }
+
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.next() as u8).collect()
+    }
+}
+
+/// Two versions of a program as a compiler makes them.
+fn programs(args: &[&str]) -> (Vec<u8>, Vec<u8>) {
+    let dir = tempfile::tempdir().unwrap();
+    let build = |version: usize| {
+        let mut text = String::from("#include <stdio.h>\n#include <string.h>\nstatic int n[64];\n");
+        let added = if version == 2 {
+            "n[1] += a * 3; puts(\"something new\"); if (n[1] > 9) n[2] = strlen(\"more\");"
+        } else {
+            ""
+        };
+        for i in 0..60 {
+            let extra = if i == 17 || i == 40 { added } else { "" };
+            text += &format!(
+                "int f{i}(int a) {{ {extra} n[{}] += a; printf(\"this is number {i}: %d %s\\n\", n[{}], \"x{i}\"); \
+                 switch (a) {{ case 1: return {i}; case 2: puts(\"two{i}\"); break; case 3: return a * {i}; case 4: return 9; \
+                 case 5: n[3] = {i}; break; case 6: return -4; }} return a{}; }}\n",
+                i % 64,
+                (i * 7) % 64,
+                if i > 0 { format!(" + f{}(a - 1)", i - 1) } else { String::new() }
+            );
+        }
+        text += "int (*const table[])(int) = { f1, f5, f9, f30, f50, f59 };\n";
+        let source = dir.path().join("a.c");
+        let out = dir.path().join("a.out");
+        std::fs::write(&source, text).unwrap();
+        let status = Command::new("cc")
+            .args(["-O2", "-o"])
+            .arg(&out)
+            .args(args)
+            .arg(&source)
+            .status()
+            .expect("running cc (Debian package gcc)");
+        assert!(status.success());
+        std::fs::read(&out).unwrap()
+    };
+    (build(1), build(2))
+}
+
+#[test]
+fn directories_and_commits_are_read() {
+    let mut store = Store::default();
+    let commit = store.commit(&[("a", vec![1]), ("b", vec![2; 3])]);
+    let (tree, _) = root_of(&store.metadata[&(Kind::Commit, commit)]).unwrap();
+    let root = Directory::parse(&store.metadata[&(Kind::DirTree, tree)]).unwrap();
+    assert_eq!(root.directories[0].0, "usr");
+    let usr = Directory::parse(&store.metadata[&(Kind::DirTree, root.directories[0].1)]).unwrap();
+    let names: Vec<&str> = usr.files.iter().map(|f| f.0.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+}
+
+#[test]
+fn plain_files_come_out_as_they_are() {
+    let mut dice = Dice(1);
+    let text: Vec<u8> = (0..4000)
+        .flat_map(|i| format!("line {i} of a text\n").into_bytes())
+        .collect();
+    let mut changed = text.clone();
+    changed.splice(3000..3010, *b"something else");
+    changed.truncate(60_000);
+    let noise = dice.bytes(20_000);
+    let pair = Pair::new(
+        &[
+            ("text", text),
+            ("noise", noise.clone()),
+            ("gone-1.2", noise[..9000].to_vec()),
+        ],
+        &[
+            ("text", changed),
+            ("noise", dice.bytes(20_000)),
+            ("gone-1.3.4", noise[100..9000].to_vec()),
+            ("empty", Vec::new()),
+            ("one", vec![7]),
+            ("new", b"nobody has seen this before".to_vec()),
+        ],
+    );
+    pair.check();
+    let cost = |path: &str| {
+        pair.made
+            .files
+            .iter()
+            .find(|f| f.path.ends_with(path))
+            .unwrap()
+            .cost
+    };
+    assert!(cost("text") < 60, "{:?}", pair.made.files);
+    assert!(cost("gone-1.3.4") < 30, "{:?}", pair.made.files);
+    assert!(cost("noise") < 20_100, "{:?}", pair.made.files);
+}
+
+#[test]
+fn a_rebuilt_program_costs_what_was_written_anew() {
+    for args in [
+        &["-shared", "-fPIC"][..],
+        &["-c"],
+        &["-c", "-g"],
+        &["-shared", "-fPIC", "-Wl,-z,pack-relative-relocs"],
+    ] {
+        let (old, new) = programs(args);
+        let pair = Pair::new(&[("p", old.clone())], &[("p", new.clone())]);
+        pair.check();
+        let cost = pair.made.files[0].cost;
+        assert!(
+            cost * 20 < new.len() as u64,
+            "{args:?}: {cost} of {}",
+            new.len()
+        );
+    }
+}
+
+#[test]
+fn damage_is_an_error_and_nothing_else() {
+    let (old, new) = programs(&["-shared", "-fPIC"]);
+    let text: Vec<u8> = (0..300)
+        .flat_map(|i| format!("line {i}\n").into_bytes())
+        .collect();
+    let pair = Pair::new(
+        &[("p", old), ("t", text.clone())],
+        &[("p", new), ("t", text[9..].to_vec())],
+    );
+    let good = &pair.made.bytes;
+    let mut dice = Dice(5);
+    for _ in 0..30 {
+        let mut bad = good.clone();
+        for _ in 0..1 + dice.next() % 3 {
+            let at = dice.next() as usize % bad.len();
+            bad[at] ^= 1 << (dice.next() % 8);
+        }
+        if bad != *good {
+            assert!(pair.apply(&bad).is_err());
+        }
+    }
+    for _ in 0..8 {
+        let end = dice.next() as usize % good.len();
+        assert!(pair.apply(&good[..end]).is_err());
+    }
+    let noise = [&good[..8], &dice.bytes(3000)].concat();
+    assert!(pair.apply(&noise).is_err());
+}
+
+#[test]
+fn what_was_not_agreed_is_refused() {
+    let pair = Pair::new(&[("a", vec![1; 5000])], &[("a", vec![2; 5000])]);
+    let delta = &pair.made.bytes;
+    let limited = run(&pair.old, delta, &pair.from, &pair.to, 4000);
+    assert!(matches!(limited, Err(Error::Limit(4000))));
+    let other = run(&pair.old, delta, &pair.from, &[3; 32], 1 << 20);
+    assert!(matches!(other, Err(Error::Checksum(_))));
+    let mut later = delta.clone();
+    later[7] = 9;
+    assert!(matches!(pair.apply(&later), Err(Error::Format { .. })));
+}
+
+/// Old content that is damaged on the device must not come into the new one.
+#[test]
+fn a_damaged_old_file_is_noticed() {
+    let (old, new) = programs(&["-shared", "-fPIC"]);
+    let mut pair = Pair::new(&[("p", old)], &[("p", new)]);
+    for file in pair.old.files.values_mut() {
+        let middle = file.1.len() / 3;
+        file.1[middle] ^= 4;
+    }
+    assert!(matches!(
+        pair.apply(&pair.made.bytes),
+        Err(Error::Checksum(_) | Error::Damaged(_) | Error::Delta(_))
+    ));
+}
+
+#[test]
+fn headers_are_read_as_they_are_written() {
+    for header in [
+        Header {
+            mode: 0o100_644,
+            ..Header::default()
+        },
+        Header {
+            uid: 7,
+            gid: 70_000,
+            mode: 0o120_777,
+            target: "../lib/x".into(),
+            xattrs: vec![3; 300],
+        },
+    ] {
+        let bytes = header.to_bytes();
+        assert_eq!(Header::parse(&bytes).unwrap(), header);
+        for end in 0..bytes.len() {
+            // Never a panic.
+            let _ = Header::parse(&bytes[..end]);
+        }
+    }
+    assert_eq!(
+        Header {
+            mode: 0o100_644,
+            ..Header::default()
+        }
+        .to_bytes(),
+        HEADER
+    );
+}
