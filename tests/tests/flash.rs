@@ -286,6 +286,35 @@ fn a_mounted_disk_is_refused_and_nothing_else_written_either() {
     );
 }
 
+/// Nothing that the rules know of speaks against the disk; another program has it for itself.
+#[test]
+fn a_disk_that_another_program_holds_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = image(dir.path());
+    let file = blank(&dir.path().join("disk"), DISK);
+    let device = Loop::new(&file);
+    let mut holder = root("python3")
+        .arg("-c")
+        .arg("import os,sys; os.open(sys.argv[1], os.O_RDWR | os.O_EXCL); print('held', flush=True); input()")
+        .arg(&device.0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let said_by_holder = holder.stdout.take().unwrap();
+    BufReader::new(said_by_holder).read_line(&mut line).unwrap();
+    assert_eq!(line, "held\n");
+    let output = flash(dir.path(), &image, &[], &[device.path()]);
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    assert!(!output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("in use"), "{}", said(&output));
+    assert!(content(&file, 0, MIB).iter().all(|byte| *byte == 0));
+    let output = flash(dir.path(), &image, &[], &[device.path()]);
+    assert!(output.status.success(), "{}", said(&output));
+}
+
 #[test]
 fn a_kept_partition_survives_with_its_files() {
     let dir = tempfile::tempdir().unwrap();

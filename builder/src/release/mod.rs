@@ -101,6 +101,8 @@ pub struct Request {
     pub deltas: usize,
     /// How hard the whole commit is compressed.
     pub compression: Compression,
+    /// Also makes deltas in Treeline's own format.
+    pub compact: bool,
     /// The time of day.
     pub now: SystemTime,
 }
@@ -125,6 +127,7 @@ impl Request {
             notes: String::new(),
             deltas: DEFAULT_DELTAS,
             compression: Compression::Small,
+            compact: false,
             now: SystemTime::now(),
         })
     }
@@ -394,7 +397,9 @@ fn describe(
     let full = files.full(before.as_ref().map(|release| &release.full))?;
     let mut deltas = files.deltas(&full, &sources, known)?;
     let mut rows = files.rows;
-    compact::add(&maker, &site.dir, &request.board, &mut deltas, &mut rows)?;
+    if request.compact {
+        compact::add(&maker, &site.dir, &request.board, &mut deltas, &mut rows)?;
+    }
     stage.note("measuring");
     let repo = contents::open(&repo_path)?;
     let installed_bytes = commit.contents(&repo)?.installed_bytes(&repo)?;

@@ -103,6 +103,7 @@ impl World {
             notes: String::new(),
             deltas: DEFAULT_DELTAS,
             compression: Compression::Small,
+            compact: true,
             now: SystemTime::now(),
         }
     }

@@ -122,6 +122,27 @@ fn whatever_is_wrong_with_a_disk_it_does_not_boot_and_is_named() {
 }
 
 #[test]
+fn a_spare_partition_table_that_reads_back_wrong_is_noticed() {
+    let (_dir, image) = sample();
+    let place = DISK - 33 * 512;
+    for (fault, good) in [(Fault::None, true), (Fault::Flips(place + 600), false)] {
+        let disk = Memory::with(DISK, fault);
+        let medium = disk.content();
+        let job = Job {
+            tail: Some((place, vec![7; 33 * 512])),
+            ..job(&image, disk)
+        };
+        let failure = flash(&image, vec![job]).remove(0).failure;
+        assert_eq!(failure.is_none(), good, "{failure:?}");
+        assert_eq!(boots(&medium), good);
+        let told = failure.map(|failure| (failure.kind, failure.to_string()));
+        assert!(told.is_none_or(|(kind, text)| {
+            kind == FailureKind::Verify && text.contains("spare partition table")
+        }));
+    }
+}
+
+#[test]
 fn a_boot_area_that_reads_back_wrong_is_closed_again() {
     let (_dir, image) = sample();
     let disk = Memory::with(DISK, Fault::Flips(100));
