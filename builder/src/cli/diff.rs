@@ -31,15 +31,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
         Some(id) => id.clone(),
         None => project.only_board()?,
     };
-    let find = |name: &str| {
-        diff::find(
-            &project.updates_dir(),
-            &project.keys_dir(),
-            &project.repo_dir(),
-            &board,
-            name,
-        )
-    };
+    let find = |name: &str| diff::find_in(&project, &board, name);
     let (from, to) = (find(&args.from)?, find(&args.to)?);
     if args.bytes {
         let cost = cost::cost(&from, &to)?;

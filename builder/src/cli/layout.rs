@@ -70,15 +70,7 @@ fn show(project: &Project, args: &Show) -> Result<()> {
 
 fn check(project: &Project, args: &Check) -> Result<()> {
     let board = project.board_or_only(args.board.as_deref())?;
-    let find = |name: &str| {
-        diff::find(
-            &project.updates_dir(),
-            &project.keys_dir(),
-            &project.repo_dir(),
-            &board,
-            name,
-        )
-    };
+    let find = |name: &str| diff::find_in(project, &board, name);
     let new = match &args.release {
         Some(name) => find(name)?,
         None => find(&project.merged(&project.board(&board)?).reference())?,

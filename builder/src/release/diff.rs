@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::contents::{self, entry, Commit};
 use super::published::Site;
 use super::{delta, table};
+use crate::project::Project;
 
 /// Commit metadata that lists packages: lines "name version architecture".
 const PACKAGES: &str = "treeline.packages";
@@ -75,6 +76,12 @@ pub struct FileChange {
     pub from: Option<u64>,
     /// Bytes in the second commit. The same number as in the first: other content, owner or mode.
     pub to: Option<u64>,
+}
+
+/// [`find`] among what a product has released and built.
+pub fn find_in(project: &Project, board: &str, name: &str) -> Result<Side> {
+    let (updates, keys) = (project.updates_dir(), project.keys_dir());
+    find(&updates, &keys, &project.repo_dir(), board, name)
 }
 
 /// Finds a commit by the name a person gives it: a released version of the board, a ref, or a
