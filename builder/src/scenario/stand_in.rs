@@ -98,14 +98,11 @@ pub fn offer_disk(updates: Option<&Path>, file: &Path) -> Result<()> {
         .map(drop)
 }
 
-/// Mounts that disk on the device, unless it is mounted. Now and then the driver of QEMU's USB controller takes
-/// what is plugged in for unplugged ("Not connected") and never looks again: it is started anew until it sees it.
+/// Mounts that disk on the device, unless it is mounted.
 pub fn mount_command() -> String {
     format!(
-        "mountpoint -q {MOUNTED} || {{ mkdir -p {MOUNTED}; n=0; \
-         until [ -e /dev/disk/by-label/{LABEL} ]; do sleep 1; n=$((n + 1)); \
-         [ $((n % 20)) -ne 0 ] || for d in /sys/bus/platform/drivers/dwc2/*.usb; do \
-         echo ${{d##*/}} >${{d%/*}}/unbind; sleep 1; echo ${{d##*/}} >${{d%/*}}/bind; done; done; \
+        "mountpoint -q {MOUNTED} || {{ mkdir -p {MOUNTED}; \
+         until [ -e /dev/disk/by-label/{LABEL} ]; do sleep 1; done; \
          mount -o ro /dev/disk/by-label/{LABEL} {MOUNTED}; }}"
     )
 }
