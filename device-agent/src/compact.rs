@@ -107,7 +107,7 @@ impl Repository for Target<'_> {
             xattrs: xattrs.data().to_vec(),
         };
         let content: Box<dyn Source> = if header.is_link() {
-            Box::new(NoContent)
+            Box::new(&[][..])
         } else {
             // Only a repository of mode `bare…` has contents as they are; another fails here, and the other
             // ways to the release remain.
@@ -183,22 +183,6 @@ impl Repository for Target<'_> {
                 .map_err(io::Error::other)?;
             Box::new(NewRegular { writer })
         }))
-    }
-}
-
-/// A link has none.
-struct NoContent;
-
-impl Source for NoContent {
-    fn len(&self) -> u64 {
-        0
-    }
-
-    fn read_at(&self, _: u64, buffer: &mut [u8]) -> io::Result<()> {
-        match buffer {
-            [] => Ok(()),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
     }
 }
 

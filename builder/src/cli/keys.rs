@@ -180,6 +180,13 @@ fn init(dir: &Path, wish: Wish) -> Result<()> {
 fn rotate(dir: &Path, replace: &Replace, fate: Fate) -> Result<()> {
     let key = replace.key.as_str();
     let (old, new) = (replace.old.as_deref(), replace.new.as_deref());
+    let choices = new.is_some() || old.is_some() || replace.drop;
+    if choices
+        && (matches!(key, "commit" | "commit-old")
+            || key == "root" && !dir.join("root.pem").exists())
+    {
+        bail!("'{key}' takes none of --new, --old and --drop; root keys have numbers: root-1, root-2, …");
+    }
     let outcome = match (key, fate) {
         ("commit", Fate::Retired) => {
             ceremony::rotate_commit(dir)?;
@@ -197,7 +204,7 @@ fn rotate(dir: &Path, replace: &Replace, fate: Fate) -> Result<()> {
              then `builder keys revoke commit-old`"
         ),
         ("root", Fate::Retired) if !dir.join("root.pem").exists() => ceremony::renew(dir)?,
-        _ if replace.drop => ceremony::drop_root_key(dir, key, old)?,
+        _ if replace.drop => ceremony::drop_root_key(dir, key, old, fate)?,
         _ => ceremony::replace(dir, key, old, new, fate)?,
     };
     steps::outcome(dir, &outcome)

@@ -20,8 +20,7 @@ use super::ranges::Ranges;
 use super::{bmap, ext4_map, publish};
 use crate::command::Command;
 
-/// The host's `mke2fs`, taken for a locked one.
-/// This machine's own.
+/// This machine's own, taken for locked ones.
 fn host_programs() -> Programs {
     Programs::from_unpacked(&[PathBuf::from("/")]).unwrap()
 }

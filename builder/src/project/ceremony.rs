@@ -88,7 +88,7 @@ pub fn replace(
     let role = top_role(key)?;
     no_draft(dir)?;
     let old = match (role, old) {
-        (_, Some(old)) => Some(public(old)?),
+        (_, Some(old)) => Some(named(dir, key, old)?),
         (TopRole::Root, None) => {
             let signer = Signer::open(&dir.join(format!("{key}.pem"))).context(
                 "the root key that goes is named by its file, or by --old with its public key",
@@ -97,7 +97,13 @@ pub fn replace(
         }
         _ => None,
     };
-    let comes = incoming(dir, key, new)?;
+    let comes = match incoming(dir, key, new) {
+        Ok(comes) => comes,
+        Err(error) => {
+            forget_new(dir)?;
+            return Err(error);
+        }
+    };
     let change = Change::Replace {
         role,
         old,
@@ -109,10 +115,10 @@ pub fn replace(
 }
 
 /// Drafts root metadata without the root key `key`.
-pub fn drop_root_key(dir: &Path, key: &str, old: Option<&str>) -> Result<Outcome> {
+pub fn drop_root_key(dir: &Path, key: &str, old: Option<&str>, fate: Fate) -> Result<Outcome> {
     no_draft(dir)?;
     let old = match old {
-        Some(old) => public(old)?,
+        Some(old) => named(dir, key, old)?,
         None => Signer::open(&dir.join(format!("{key}.pem")))?.public_bytes(),
     };
     let change = Change::Replace {
@@ -120,7 +126,7 @@ pub fn drop_root_key(dir: &Path, key: &str, old: Option<&str>) -> Result<Outcome
         old: Some(old),
         new: None,
     };
-    begin(dir, &change, note(key, false, Fate::Destroyed))
+    begin(dir, &change, note(key, false, fate))
 }
 
 /// Drafts root metadata that differs in its time of validity only.
@@ -148,13 +154,14 @@ fn incoming(dir: &Path, key: &str, new: Option<&str>) -> Result<[u8; 32]> {
             Ok(made.public_bytes())
         }
         Some(file) if Path::new(file).exists() => {
-            let from = Path::new(file);
-            let public = Signer::open(&from.with_extension("pem"))?.public_bytes();
+            let kind = Path::new(file).extension().and_then(|kind| kind.to_str());
+            let Some(kind @ ("pem" | "toml")) = kind else {
+                bail!("{file}: a key is a file .pem, a program that signs is described by a file .toml");
+            };
             make_dir(&dir.join("new"))?;
-            let extension = from.extension().unwrap_or("pem".as_ref());
-            let place = place.with_extension(extension);
-            fs::copy(from, &place).with_context(|| format!("writing {}", place.display()))?;
-            Ok(public)
+            let copy = place.with_extension(kind);
+            fs::copy(file, &copy).with_context(|| format!("writing {}", copy.display()))?;
+            Ok(Signer::open(&place)?.public_bytes())
         }
         Some(text) => public(text),
     }
@@ -172,6 +179,21 @@ fn public(text: &str) -> Result<[u8; 32]> {
         })
 }
 
+/// The public key `old`, which must be that of the file `key` if there is one: its file goes with it.
+fn named(dir: &Path, key: &str, old: &str) -> Result<[u8; 32]> {
+    let (old, file) = (public(old)?, dir.join(format!("{key}.pem")));
+    let here = file.exists() || file.with_extension("toml").exists();
+    if here && Signer::open(&file)?.public_bytes() != old {
+        bail!(
+            "{key} in {} is not the key that --old names; name the key that goes by its own file, or by a name \
+             that no file here has",
+            dir.display()
+        );
+    }
+    Ok(old)
+}
+
+/// No ceremony is under way; what an earlier one has left in `new/` is of no use.
 fn no_draft(dir: &Path) -> Result<()> {
     let draft = draft_path(dir);
     if draft.exists() {
@@ -181,29 +203,33 @@ fn no_draft(dir: &Path) -> Result<()> {
             draft.display()
         );
     }
-    Ok(())
+    forget_new(dir)
 }
 
 /// Writes the draft and signs it with the root keys that are here.
 fn begin(dir: &Path, change: &Change, note: Note) -> Result<Outcome> {
-    let previous = read(&dir.join("root.json"))?;
-    let begun = root::following(&previous, change, &Expiry::from(SystemTime::now()));
-    let mut draft = match begun {
+    let draft = match drafted(dir, change) {
         Ok(draft) => draft,
         Err(error) => {
             forget_new(dir)?;
-            return Err(error.into());
+            return Err(error);
         }
     };
+    let note = toml::to_string(&note).context("writing what the draft changes")?;
+    write(&dir.join("root.draft.toml"), note.as_bytes())?;
+    write(&draft_path(dir), &draft)?;
+    finish(dir)
+}
+
+fn drafted(dir: &Path, change: &Change) -> Result<Vec<u8>> {
+    let previous = read(&dir.join("root.json"))?;
+    let mut draft = root::following(&previous, change, &Expiry::from(SystemTime::now()))?;
     let mut signers = secrets::root_keys(dir);
     signers.extend(secrets::root_keys(&dir.join("new")));
     for file in signers {
         draft = root::sign(&draft, &Signer::open(&file)?)?;
     }
-    let note = toml::to_string(&note).context("writing what the draft changes")?;
-    write(&dir.join("root.draft.toml"), note.as_bytes())?;
-    write(&draft_path(dir), &draft)?;
-    finish(dir)
+    Ok(draft)
 }
 
 /// Ends a ceremony without a result.
@@ -252,7 +278,7 @@ pub fn progress(dir: &Path) -> Result<Option<Progress>> {
 }
 
 /// Puts a draft in force that has all its signatures. Cut off, it can be called again.
-fn finish(dir: &Path) -> Result<Outcome> {
+pub fn finish(dir: &Path) -> Result<Outcome> {
     let previous = read(&dir.join("root.json"))?;
     let draft = read(&draft_path(dir))?;
     let progress = root::progress(Some(&previous), &draft)?;
@@ -281,18 +307,16 @@ fn exchange(dir: &Path, note: &Note, version: u64) -> Result<()> {
     let Some(key) = &note.key else {
         return Ok(());
     };
-    for extension in ["pem", "toml"] {
-        let name = format!("{key}.{extension}");
-        let (old, new) = (dir.join(&name), dir.join("new").join(&name));
-        // Once the new one has its place, the old one is gone: nothing to do a second time.
-        let other = dir.join("new").join(format!("{key}.pem"));
-        let comes = new.exists() || other.exists() || other.with_extension("toml").exists();
-        if old.exists() && (comes || !note.replaced) {
-            retire(dir, &old, note.destroyed, version)?;
+    let files = |dir: &Path| ["pem", "toml"].map(|kind| dir.join(format!("{key}.{kind}")));
+    let (old, new) = (files(dir), files(&dir.join("new")));
+    // Once the new one has its place, the old one is gone: nothing to do a second time.
+    if !note.replaced || new.iter().any(|file| file.exists()) {
+        for file in old.iter().filter(|file| file.exists()) {
+            retire(dir, file, note.destroyed, version)?;
         }
-        if new.exists() {
-            fs::rename(&new, &old).with_context(|| format!("writing {}", old.display()))?;
-        }
+    }
+    for (new, old) in new.iter().zip(&old).filter(|(new, _)| new.exists()) {
+        fs::rename(new, old).with_context(|| format!("writing {}", old.display()))?;
     }
     Ok(())
 }
@@ -312,6 +336,10 @@ fn retire(dir: &Path, file: &Path, destroyed: bool, version: u64) -> Result<()> 
 /// [`drop_former_commit_key`].
 pub fn rotate_commit(dir: &Path) -> Result<()> {
     let (present, former) = (dir.join("commit.pem"), dir.join("commit-old.pem"));
+    if former.exists() && !present.exists() {
+        // Cut off between the two steps: the former one goes back, and the rotation is done again.
+        fs::rename(&former, &present).with_context(|| format!("writing {}", present.display()))?;
+    }
     if former.exists() {
         bail!(
             "{} is there: the last rotation has not ended; when every device has a release with both keys, \
@@ -319,23 +347,39 @@ pub fn rotate_commit(dir: &Path) -> Result<()> {
             former.display()
         );
     }
-    let made = PrivateKey::generate()?;
-    fs::rename(&present, &former).with_context(|| format!("writing {}", former.display()))?;
-    Ok(made.save_new(&present)?)
+    // The new one is whole before the present one moves; what a failure has left is made use of.
+    let next = dir.join("commit-new.pem");
+    if !next.exists() {
+        PrivateKey::generate()?.save_new(&next)?;
+    }
+    for (from, to) in [(&present, &former), (&next, &present)] {
+        fs::rename(from, to).with_context(|| format!("writing {}", to.display()))?;
+    }
+    Ok(())
 }
 
 /// Ends the rotation of the commit key.
 pub fn drop_former_commit_key(dir: &Path) -> Result<()> {
     let former = dir.join("commit-old.pem");
+    if !dir.join("commit.pem").exists() {
+        bail!(
+            "removing {}: there is no commit.pem, so it is the only commit key; `builder keys rotate commit` \
+             puts that right",
+            former.display()
+        );
+    }
     fs::remove_file(&former).with_context(|| format!("removing {}", former.display()))
 }
 
 /// Puts every version of root metadata that there has been beside the published metadata, so that a device of any
 /// age finds the next one.
 pub fn publish_roots(dir: &Path, tuf: &Path) -> Result<()> {
-    let Ok(entries) = fs::read_dir(dir.join("roots")) else {
+    let history = dir.join("roots");
+    if !history.exists() {
         return Ok(());
-    };
+    }
+    let entries =
+        fs::read_dir(&history).with_context(|| format!("reading {}", history.display()))?;
     fs::create_dir_all(tuf).with_context(|| format!("creating {}", tuf.display()))?;
     for entry in entries.flatten() {
         let place = tuf.join(entry.file_name());

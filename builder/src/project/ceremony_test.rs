@@ -106,7 +106,7 @@ fn root_keys_on_other_machines_sign_a_file() {
         matches!(outcome, Outcome::Done { version: 3 }),
         "{outcome:?}"
     );
-    drop_root_key(dir, "root-2", Some(&fresh.public_base64())).unwrap();
+    drop_root_key(dir, "root-2", Some(&fresh.public_base64()), Fate::Destroyed).unwrap();
     let waiting = progress(dir).unwrap().unwrap();
     assert_eq!((waiting.keys.len(), waiting.before.len()), (2, 3));
     discard(dir).unwrap();
@@ -132,8 +132,8 @@ fn what_cannot_be_replaced_leaves_no_draft() {
     replace(dir, "root-1", Some(&foreign), None, Fate::Retired).unwrap_err();
     assert!(!dir.join("new").exists());
     // Two of three must sign: a second key less would leave too few.
-    drop_root_key(dir, "root-1", None).unwrap();
-    drop_root_key(dir, "root-2", None).unwrap_err();
+    drop_root_key(dir, "root-1", None, Fate::Destroyed).unwrap();
+    drop_root_key(dir, "root-2", None, Fate::Destroyed).unwrap_err();
     assert_eq!(secrets::root_keys(dir).len(), 2);
 }
 
@@ -148,4 +148,49 @@ fn the_commit_key_is_replaced_in_two_steps() {
     rotate_commit(dir).unwrap_err();
     drop_former_commit_key(dir).unwrap();
     drop_former_commit_key(dir).unwrap_err();
+}
+
+#[test]
+fn a_commit_key_is_never_lost() {
+    let dir = keys();
+    let dir = dir.path();
+    let before = public_of(dir, "commit");
+    // Cut off between the two renames.
+    fs::rename(dir.join("commit.pem"), dir.join("commit-old.pem")).unwrap();
+    drop_former_commit_key(dir).unwrap_err();
+    rotate_commit(dir).unwrap();
+    assert_eq!(public_of(dir, "commit-old"), before);
+    assert_ne!(public_of(dir, "commit"), before);
+    assert!(!dir.join("commit-new.pem").exists());
+}
+
+#[test]
+fn the_file_of_another_key_stays() {
+    let dir = keys();
+    let dir = dir.path();
+    let second = public_of(dir, "root-2");
+    for error in [
+        drop_root_key(dir, "root-1", Some(&second), Fate::Destroyed).unwrap_err(),
+        replace(dir, "root-1", Some(&second), None, Fate::Destroyed).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("--old"), "{error}");
+    }
+    assert_eq!(secrets::root_keys(dir).len(), 3);
+    assert!(!dir.join("new").exists());
+}
+
+#[test]
+fn a_key_is_taken_from_the_file_that_is_named() {
+    let dir = keys();
+    let other = tempfile::tempdir().unwrap();
+    let (dir, other) = (dir.path(), other.path());
+    let fresh = PrivateKey::generate().unwrap();
+    fresh.save_new(&other.join("x.pem")).unwrap();
+    fs::copy(other.join("x.pem"), other.join("x.key")).unwrap();
+    let from = |name: &str| other.join(name).to_string_lossy().into_owned();
+    let error = replace(dir, "targets", None, Some(&from("x.key")), Fate::Retired).unwrap_err();
+    assert!(error.to_string().contains(".pem"), "{error}");
+    assert!(!dir.join("new").exists());
+    replace(dir, "targets", None, Some(&from("x.pem")), Fate::Retired).unwrap();
+    assert_eq!(public_of(dir, "targets"), fresh.public_base64());
 }

@@ -157,7 +157,10 @@ fn signing_keys(dir: &Path, wish: Wish) -> Result<()> {
         let name = format!("{name}.pem");
         move_new(&scratch.path().join(&name), &dir.join(&name))?;
     }
-    write_new(&dir.join("root.json"), &root, 0o644)
+    // By rename: a full disk leaves no half of it.
+    let whole = scratch.path().join("root.json");
+    write_new(&whole, &root, 0o644)?;
+    move_new(&whole, &dir.join("root.json"))
 }
 
 fn first_root(made: &[(String, PrivateKey)], threshold: NonZeroU64) -> Result<Vec<u8>> {

@@ -31,11 +31,9 @@ pub fn judge(old: &Side, new: &Side) -> Result<Verdict> {
         Commit::load(&repo_old, &old.commit)?,
         Commit::load(&repo_new, &new.commit)?,
     );
-    let (Some(field), Some(_)) = (layout(&old_commit)?, layout(&new_commit)?) else {
-        let silent = match layout(&old_commit)? {
-            None => old,
-            Some(_) => new,
-        };
+    let (was, expected) = (layout(&old_commit)?, layout(&new_commit)?);
+    let silent = if was.is_none() { old } else { new };
+    let (Some(field), Some(expected)) = (was, expected) else {
         bail!(
             "comparing the disks of {} and {}: commit {} does not say what disk it is for; it was made by an \
              older builder, or not by builder",
@@ -44,7 +42,7 @@ pub fn judge(old: &Side, new: &Side) -> Result<Verdict> {
             silent.commit
         );
     };
-    let mut problems = differences(&old_commit, &new_commit)?;
+    let mut problems = said(&field, &expected);
     let room = geometry::usable(field.root_bytes());
     let needed = 2 * new_commit.contents(&repo_new)?.installed_bytes(&repo_new)?;
     if needed > room {
@@ -70,8 +68,12 @@ pub(super) fn differences(old: &Commit, new: &Commit) -> Result<Vec<String>> {
     let (Some(old), Some(new)) = (layout(old)?, layout(new)?) else {
         return Ok(Vec::new());
     };
-    let differences = old.differences(&new);
-    Ok(differences.iter().map(ToString::to_string).collect())
+    Ok(said(&old, &new))
+}
+
+fn said(old: &FieldLayout, new: &FieldLayout) -> Vec<String> {
+    let differences = old.differences(new);
+    differences.iter().map(ToString::to_string).collect()
 }
 
 /// The layout that a commit was made for.

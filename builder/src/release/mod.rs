@@ -14,6 +14,7 @@
 //! taken away: deltas from releases that are no longer among the last few stay where they are and
 //! stay in their release's description, so a device that is fetching one can finish.
 
+mod checks;
 pub mod compact;
 mod contents;
 pub mod cost;
@@ -31,7 +32,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result};
 use keys::author::{self, Expiry, Keyring};
 use keys::keyfile::PrivateKey;
 use keys::release::{
@@ -202,13 +203,13 @@ pub fn publish(request: &Request, cache: &Cache, progress: Progress) -> Result<P
     let site = Site::open(&request.updates, &request.keys)?;
     let _lock = site.lock()?;
     let commit = Commit::load(&contents::open(&request.repo)?, &request.commit)?;
-    check_commit(request, &commit)?;
+    checks::commit(request, &commit)?;
     let before = site.release(&request.board, &request.version)?;
-    check_same(request, before.as_ref())?;
+    checks::same(request, before.as_ref())?;
     let channel = site.channel(&request.board, &request.channel)?;
-    let earlier = earlier(request, &site, channel.as_ref())?;
-    check_epoch(request, &earlier)?;
-    check_layout(&commit, &earlier, &site)?;
+    let earlier = checks::earlier(request, &site, channel.as_ref())?;
+    checks::epoch(request, &earlier)?;
+    checks::layout(&commit, &earlier, &site)?;
 
     let stage = progress.stage("release");
     stage.note("copying the commit");
@@ -254,113 +255,6 @@ pub fn publish(request: &Request, cache: &Cache, progress: Progress) -> Result<P
         request.product, request.version, request.board, request.channel
     ));
     Ok(published)
-}
-
-/// Signed, and of this product, board and version.
-fn check_commit(request: &Request, commit: &Commit) -> Result<()> {
-    keys::commit::verify(&request.commit_keys, &commit.bytes(), &commit.signatures())
-        .with_context(|| format!("releasing commit {}", commit.checksum))?;
-    for (key, wanted) in [
-        ("treeline.product", &request.product),
-        ("treeline.board", &request.board),
-        ("version", &request.version),
-    ] {
-        let found = commit.text(key).unwrap_or_default();
-        if found != *wanted {
-            bail!(
-                "releasing commit {}: its {key} is '{found}', this release's is '{wanted}'; run \
-                 `builder build --board {}` first",
-                commit.checksum,
-                request.board
-            );
-        }
-    }
-    Ok(())
-}
-
-/// A version that devices may have seen never gets another content.
-fn check_same(request: &Request, before: Option<&Release>) -> Result<()> {
-    let Some(before) = before else {
-        return Ok(());
-    };
-    if before.commit != request.commit {
-        bail!(
-            "releasing {} for {}: this version was released with another content (commit {}, now \
-             {}); raise `version` in product.toml",
-            request.version,
-            request.board,
-            delta::short(&before.commit),
-            delta::short(&request.commit)
-        );
-    }
-    if before.epoch != request.epoch {
-        bail!(
-            "releasing {} for {}: it was released with epoch {}, now it is {}; raise `version` too",
-            request.version,
-            request.board,
-            before.epoch,
-            request.epoch
-        );
-    }
-    Ok(())
-}
-
-/// The releases in the channel but this one, newest first.
-fn earlier(request: &Request, site: &Site, channel: Option<&Channel>) -> Result<Vec<Release>> {
-    let versions = channel.map(|c| c.versions.as_slice()).unwrap_or_default();
-    versions
-        .iter()
-        .filter(|version| **version != request.version)
-        .map(|version| {
-            site.release(&request.board, version)?.with_context(|| {
-                format!(
-                    "reading the channel {} of {}: it lists {version}, which is not published",
-                    request.channel, request.board
-                )
-            })
-        })
-        .collect()
-}
-
-fn check_epoch(request: &Request, earlier: &[Release]) -> Result<()> {
-    match earlier.iter().max_by_key(|release| release.epoch) {
-        Some(higher) if higher.epoch > request.epoch => bail!(
-            "releasing {} with epoch {}: {} in {} has epoch {}, devices that confirmed it would \
-             refuse this one; set `epoch = {}` in product.toml",
-            request.version,
-            request.epoch,
-            higher.version,
-            request.channel,
-            higher.epoch,
-            higher.epoch
-        ),
-        _ => Ok(()),
-    }
-}
-
-/// No release is offered to devices that could not take it: those that were flashed with an earlier one of
-/// the channel. What was built before layouts were recorded is taken on trust.
-fn check_layout(commit: &Commit, earlier: &[Release], site: &Site) -> Result<()> {
-    if earlier.is_empty() {
-        // The first: there is no repository yet either.
-        return Ok(());
-    }
-    let repo = contents::open(&site.repo())?;
-    for release in earlier {
-        let old = Commit::load(&repo, &release.commit)?;
-        let differences = field::differences(&old, commit)
-            .with_context(|| format!("comparing with the disk of {}", release.version))?;
-        if !differences.is_empty() {
-            bail!(
-                "releasing {}: devices that were flashed with {} could not take it:\n  {}\nbring the layout back, \
-                 or begin another channel for devices that are flashed anew",
-                commit.text("version").unwrap_or_default(),
-                release.version,
-                differences.join("\n  ")
-            );
-        }
-    }
-    Ok(())
 }
 
 /// Makes and places the files; returns the release's description and what was done.

@@ -192,7 +192,7 @@ impl<R: Read> Run<'_, R> {
         let like = if self.stream.number(SOURCE, 2, 0)? == 0 {
             OldFile {
                 header: Vec::new(),
-                content: Box::new(Nothing),
+                content: Box::new(&[][..]),
             }
         } else {
             *last = last.wrapping_add(self.stream.signed(SOURCE + 0x10, 0)? as u64);
@@ -246,20 +246,4 @@ fn check(found: &Checksum, wanted: &Checksum) -> Result<(), Error> {
     Err(Error::Checksum(
         wanted.iter().map(|b| format!("{b:02x}")).collect(),
     ))
-}
-
-/// The content of no file.
-struct Nothing;
-
-impl Source for Nothing {
-    fn len(&self) -> u64 {
-        0
-    }
-
-    fn read_at(&self, _: u64, buffer: &mut [u8]) -> io::Result<()> {
-        match buffer {
-            [] => Ok(()),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
 }

@@ -27,6 +27,8 @@ stick to the machines that have the others, sign it there, and bring it back. No
 pub(super) fn print(dir: &Path) -> Result<()> {
     match ceremony::progress(dir)? {
         None => print::text(IN_GENERAL),
+        // Cut off while it was put in force.
+        Some(progress) if progress.complete() => outcome(dir, &ceremony::finish(dir)?),
         Some(progress) => print::text(&waiting(dir, &progress)),
     }
 }
