@@ -120,8 +120,6 @@ pub struct Compact {
     pub file: Artifact,
     /// Bytes of all objects that it makes: the limit an applier keeps to.
     pub output_bytes: u64,
-    /// Bytes of memory it takes at most.
-    pub memory_bytes: u64,
 }
 
 /// A channel for one board: newest release first.

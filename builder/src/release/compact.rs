@@ -16,10 +16,6 @@ use super::delta::{self, Maker};
 use super::File;
 use crate::cache::Inputs;
 
-/// Bytes that applying takes at most, whatever the delta: the format's bounds, with libostree's own need.
-/// Measured: see docs/src/benchmarks.md.
-const MEMORY: u64 = 48 << 20;
-
 /// Names in the cache's entry: the delta, and the bytes that it makes.
 const DELTA: &str = "delta";
 const OUTPUT: &str = "output-bytes";
@@ -36,23 +32,23 @@ pub(super) fn add(
         let known = delta.compact.take();
         let intact = known.filter(|known| delta::is_intact(updates, &known.file));
         let compact = match intact {
-            Some(known) => known,
-            None => make(maker, updates, board, &delta.from)?,
+            Some(known) => Some(known),
+            None => make(maker, updates, board, delta)?,
         };
         let row = rows
             .iter_mut()
             .find(|row| row.from.as_ref() == Some(&delta.from));
-        if let Some(row) = row {
+        if let (Some(row), Some(compact)) = (row, &compact) {
             row.compact = Some(compact.file.length);
         }
-        // A device would not take the larger one.
-        delta.compact = Some(compact).filter(|c| c.file.length < delta.file.length);
+        delta.compact = compact;
     }
     Ok(())
 }
 
-fn make(maker: &Maker<'_>, updates: &Path, board: &str, from: &str) -> Result<Compact> {
-    let to = &maker.commit.checksum;
+/// The compact form, published; `None` if it is no smaller: a device would not take it.
+fn make(maker: &Maker<'_>, updates: &Path, board: &str, delta: &Delta) -> Result<Option<Compact>> {
+    let (from, to) = (&delta.from, &maker.commit.checksum);
     maker.stage.note(format!(
         "{} → {}, compact",
         delta::short(from),
@@ -69,18 +65,24 @@ fn make(maker: &Maker<'_>, updates: &Path, board: &str, from: &str) -> Result<Co
         .with_context(|| {
             format!("making the compact delta from {from} to {to}; `--deltas 0` releases without")
         })?;
+    let made = entry.join(DELTA);
+    let length = fs::metadata(&made)
+        .with_context(|| format!("reading {}", made.display()))?
+        .len();
+    if length >= delta.file.length {
+        return Ok(None);
+    }
     let place = delta::place(board, Some(from), to).replace(".delta", ".compact");
     let output = entry.join(OUTPUT);
     let text =
         fs::read_to_string(&output).with_context(|| format!("reading {}", output.display()))?;
-    Ok(Compact {
-        file: delta::put(updates, &place, &entry.join(DELTA))?,
+    Ok(Some(Compact {
+        file: delta::put(updates, &place, &made)?,
         output_bytes: text
             .trim()
             .parse()
             .with_context(|| format!("reading {}: not a number", output.display()))?,
-        memory_bytes: MEMORY,
-    })
+    }))
 }
 
 /// A delta made and tried.

@@ -11,7 +11,7 @@ use super::{compact, contents};
 
 /// Files that the table shows.
 const SHOWN: usize = 30;
-/// Bytes that a delta cannot go below for a compressed file: what such files cost is told apart.
+/// Ends of names of compressed files, of which a delta finds little in the old one.
 const COMPRESSED: [&str; 6] = [".gz", ".xz", ".zst", ".bz2", ".lz4", "/vmlinuz"];
 
 /// The compact delta between two commits.
@@ -42,10 +42,10 @@ pub struct FileCost {
 
 /// Makes the delta and applies it on trial.
 pub fn cost(from: &Side, to: &Side) -> Result<Cost> {
+    // One repository must have both: that of the newer one has what it was released after.
+    let repo = contents::open(&to.repo)?;
     for side in [from, to] {
-        // One repository must have both: that of the newer one has what it was released after.
-        contents::open(&to.repo)?
-            .load_commit(&side.commit)
+        repo.load_commit(&side.commit)
             .with_context(|| format!("looking for {} in {}", side.commit, to.repo.display()))?;
     }
     let proven = compact::between(&to.repo, &from.commit, &to.commit)?;

@@ -188,12 +188,14 @@ impl Layout {
     }
 
     fn old_address(&self, offset: u64) -> u64 {
+        if self.relocatable {
+            return offset;
+        }
         let holds = |i: usize| {
             let s = &self.old[i];
             s.is_loaded() && s.addr != 0 && s.offset <= offset && offset - s.offset < s.stored()
         };
-        let found =
-            found_again(&self.last_old, self.old.len(), holds).filter(|_| !self.relocatable);
+        let found = found_again(&self.last_old, self.old.len(), holds);
         found.map_or(offset, |i| {
             let s = &self.old[i];
             s.addr.wrapping_add(offset - s.offset)
@@ -201,12 +203,14 @@ impl Layout {
     }
 
     fn new_address(&self, offset: u64) -> u64 {
+        if self.relocatable {
+            return offset;
+        }
         let holds = |i: usize| {
             let s = &self.new[i];
             s.addr != 0 && s.offset <= offset && offset - s.offset < s.size
         };
-        let found =
-            found_again(&self.last_new, self.new.len(), holds).filter(|_| !self.relocatable);
+        let found = found_again(&self.last_new, self.new.len(), holds);
         found.map_or(offset, |i| {
             let s = &self.new[i];
             s.addr.wrapping_add(offset - s.offset)
