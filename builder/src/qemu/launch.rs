@@ -9,6 +9,9 @@ use bsp::board::{DiskBus, Qemu, TEST_PORT};
 
 use super::{hardware, shell, MachineRequest};
 
+/// Name of the second disk, and of the device that makes the guest see it.
+pub const OFFER: &str = "offer";
+
 /// Builds the command line; sockets are created in `scratch`.
 pub fn command(request: &MachineRequest<'_>, scratch: &Path) -> Result<Command> {
     let board = request.board;
@@ -126,16 +129,13 @@ fn add_disk(command: &mut Command, request: &MachineRequest<'_>, qemu: &Qemu) ->
         DiskBus::Sd => command.args(["-drive", &format!("if=sd,{drive}")]),
     };
     if let Some(offer) = request.offer {
-        // Without a number of its own QEMU would put a slow hub before it.
-        command
-            .args([
-                "-drive",
-                &format!(
-                    "if=none,id=offer,format=raw,readonly=on,file={}",
-                    option_value(offer)?
-                ),
-            ])
-            .args(["-device", "usb-storage,drive=offer,port=1"]);
+        command.args([
+            "-blockdev",
+            &format!(
+                "driver=raw,node-name={OFFER},read-only=on,file.driver=file,file.filename={}",
+                option_value(offer)?
+            ),
+        ]);
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ use anyhow::{bail, Context, Result};
 use console::Console;
 pub use firmware::Firmware;
 use monitor::Monitor;
+use serde_json::json;
 use shell::Shell;
 
 /// A running virtual device.
@@ -30,6 +31,8 @@ pub struct Machine {
     pub console: Console,
     monitor: Monitor,
     shell: Shell,
+    /// Whether the second disk is in the USB port.
+    plugged: bool,
     // Holds the sockets; removed with the machine.
     _scratch: tempfile::TempDir,
 }
@@ -50,7 +53,7 @@ pub struct MachineRequest<'a> {
     /// Whether the guest gets a root shell for tests, injected by a systemd credential; on a machine that
     /// knows no way for that, the shell must be in its tree ([`shell::unit`]).
     pub test_shell: bool,
-    /// A second disk (raw), on USB, that the guest can read.
+    /// A second disk (raw), for the guest to read, that [`Machine::plug_in`] puts into the USB port.
     pub offer: Option<&'a Path>,
 }
 
@@ -69,7 +72,13 @@ impl Machine {
             let output = child.stdout.take().context("taking QEMU's console")?;
             let console = Console::new(output, request.console_log)?;
             let monitor = Monitor::connect(&scratch.path().join("monitor"), &mut child)?;
-            let shell = Shell::connect(&scratch.path().join("shell"))?;
+            let port = request
+                .board
+                .qemu
+                .as_ref()
+                .and_then(|q| q.test_port.as_deref());
+            let serial = port.is_some_and(shell::is_serial);
+            let shell = Shell::connect(&scratch.path().join("shell"), serial)?;
             Ok((console, monitor, shell))
         })();
         match started {
@@ -78,6 +87,7 @@ impl Machine {
                 console,
                 monitor,
                 shell,
+                plugged: false,
                 _scratch: scratch,
             }),
             Err(error) => {
@@ -127,6 +137,20 @@ impl Machine {
     /// Starts a shell command in the guest without waiting for it (it will reboot the device, say).
     pub fn sh_start(&mut self, command: &str) -> Result<()> {
         self.shell.start(command)
+    }
+
+    /// Puts the second disk into the USB port, once more if it was there: QEMU's USB controllers tell a guest only
+    /// of what comes while it listens.
+    pub fn plug_in(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.plugged, true) {
+            self.monitor
+                .execute("device_del", json!({"id": launch::OFFER}))?;
+        }
+        // Without a number of its own QEMU would put a slow hub before it.
+        let device = json!({
+            "driver": "usb-storage", "id": launch::OFFER, "drive": launch::OFFER, "port": "1"
+        });
+        self.monitor.execute("device_add", device).map(drop)
     }
 
     /// Writes a snapshot of memory and disk into the disk image.

@@ -14,14 +14,29 @@ use anyhow::{bail, Context, Result};
 
 /// Name of the unit in the guest.
 pub const UNIT: &str = "t.service";
+/// What the shell on a serial port says every few seconds. Nothing is sent to one before it has been heard: a
+/// port tells Linux of the first byte that comes into an empty queue, so one that came before Linux has opened
+/// the port is the last that is ever noticed.
+const BEAT: &str = "[[treeline test shell]]\n";
+
 /// Makes the root slice want the unit: it belongs to every transaction that starts a service.
 pub const WANT: &str = "[Unit]\nWants=t.service\n";
 
-/// The unit: a root shell on `/dev/<port>`. A paravirtual port can be opened once at a time, so one descriptor
-/// serves both ways; a serial port is made to pass every byte as it is, and the shell sees a pipe, lest it prompt.
+/// Whether the port `/dev/<port>` is a serial one, on which the shell says when it is there.
+pub fn is_serial(port: &str) -> bool {
+    port.starts_with("tty")
+}
+
+/// The unit: a root shell on `/dev/<port>`. A port is opened once, for both ways: a paravirtual one can be open
+/// only once at a time, a serial one would start anew. That is made to pass every byte as it is, and the shell
+/// sees a pipe, lest it prompt.
 pub fn unit(port: &str) -> String {
-    let start = if port.starts_with("tty") {
-        format!("stty -F /dev/{port} raw -echo; cat </dev/{port} | /bin/sh >/dev/{port} 2>&1")
+    let start = if is_serial(port) {
+        format!(
+            "exec 3<>/dev/{port}; stty raw -echo <&3; \
+             while echo \"{}\"; do sleep 3; done >&3 & cat <&3 | /bin/sh >&3 2>&1",
+            BEAT.trim_end()
+        )
     } else {
         format!("exec /bin/sh <>/dev/{port} >&0 2>&1")
     };
@@ -48,6 +63,8 @@ RestartSec=500ms
 pub struct Shell {
     stream: UnixStream,
     received: Arc<Received>,
+    /// Whether the shell says when it is there ([`BEAT`]).
+    beats: bool,
     count: u64,
 }
 
@@ -60,7 +77,23 @@ struct Received {
 #[derive(Debug, Default)]
 struct Taken {
     bytes: Vec<u8>,
+    /// How often the shell said that it is there.
+    beats: u64,
     ended: bool,
+}
+
+impl Taken {
+    fn add(&mut self, bytes: &[u8]) {
+        let new = self.bytes.len().saturating_sub(BEAT.len() - 1);
+        self.bytes.extend_from_slice(bytes);
+        let beat = BEAT.as_bytes();
+        let mut at = new;
+        while let Some(found) = self.bytes[at..].windows(beat.len()).position(|w| w == beat) {
+            at += found;
+            self.bytes.drain(at..at + beat.len());
+            self.beats += 1;
+        }
+    }
 }
 
 impl Received {
@@ -73,7 +106,7 @@ impl Received {
         loop {
             let count = stream.read(&mut buffer).unwrap_or(0);
             let mut taken = self.lock();
-            taken.bytes.extend_from_slice(&buffer[..count]);
+            taken.add(&buffer[..count]);
             taken.ended = count == 0;
             self.more.notify_all();
             if taken.ended {
@@ -99,13 +132,13 @@ fn longer(patience: Duration) -> Duration {
 }
 
 impl Shell {
-    /// Connects to QEMU's socket; the guest need not be there yet.
-    pub fn connect(path: &Path) -> Result<Self> {
+    /// Connects to QEMU's socket; the guest need not be there yet. `serial`: the guest's port is a serial one.
+    pub fn connect(path: &Path, serial: bool) -> Result<Self> {
         let stream = UnixStream::connect(path).context("connecting to the test shell's socket")?;
-        Self::over(stream)
+        Self::over(stream, serial)
     }
 
-    fn over(stream: UnixStream) -> Result<Self> {
+    fn over(stream: UnixStream, beats: bool) -> Result<Self> {
         stream
             .set_write_timeout(Some(Duration::from_secs(5)))
             .context("setting the test shell's time-out")?;
@@ -121,18 +154,41 @@ impl Shell {
         Ok(Self {
             stream,
             received,
+            beats,
             count: 0,
         })
     }
 
+    /// Whether the shell says that it is there, within `limit` from now.
+    fn is_heard(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut taken = self.received.lock();
+        let before = taken.beats;
+        while taken.beats == before && !taken.ended {
+            let now = Instant::now();
+            if now > deadline {
+                return false;
+            }
+            taken = self
+                .received
+                .more
+                .wait_timeout(taken, deadline - now)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        true
+    }
+
     /// Waits until the shell answers; `alive` is asked in between and ends the wait by an error. It is asked
-    /// less and less often: what nobody reads yet waits in the guest's port, and Linux never opens a serial
-    /// port for good on which more than a terminal's line buffer (4 KiB) is waiting.
+    /// less and less often: what nobody reads yet waits in the guest's port.
     pub fn wait(&mut self, limit: Duration, mut alive: impl FnMut() -> Result<()>) -> Result<()> {
         let deadline = Instant::now() + limit;
         let mut patience = FIRST_PATIENCE;
         loop {
             alive()?;
+            if self.beats && !self.is_heard(patience) && Instant::now() <= deadline {
+                continue;
+            }
             let answered = self.run("true", patience);
             patience = longer(patience);
             match answered {
@@ -238,7 +294,7 @@ mod tests {
     #[test]
     fn what_waits_for_a_guest_that_boots_for_half_an_hour_fits_a_line_buffer() {
         let (stream, mut guest) = UnixStream::pair().unwrap();
-        let mut shell = Shell::over(stream).unwrap();
+        let mut shell = Shell::over(stream, false).unwrap();
         let (mut waited, mut patience) = (Duration::ZERO, FIRST_PATIENCE);
         while waited < Duration::from_secs(1800) {
             assert!(shell.run("true", Duration::ZERO).is_err());
@@ -252,9 +308,43 @@ mod tests {
     }
 
     #[test]
+    fn a_serial_port_is_not_spoken_to_before_the_guest_is_there() {
+        let (stream, mut guest) = UnixStream::pair().unwrap();
+        let mut shell = Shell::over(stream, true).unwrap();
+        guest.set_nonblocking(true).unwrap();
+        let mut line = [0; 1000];
+        let (mut looks, mut said) = (0, None);
+        shell
+            .wait(Duration::from_secs(60), || {
+                looks += 1;
+                assert!(guest.read(&mut line).is_err(), "spoken to");
+                if looks == 2 {
+                    let mut guest = guest.try_clone().unwrap();
+                    said = Some(std::thread::spawn(move || {
+                        // A boot loader's words, and the beat in two parts, in the midst of others.
+                        for part in ["U-Boot 20", &BEAT[..7], &BEAT[7..], "25"] {
+                            guest.write_all(part.as_bytes()).unwrap();
+                            std::thread::sleep(Duration::from_millis(20));
+                        }
+                        guest.set_nonblocking(false).unwrap();
+                        let mut line = [0; 1000];
+                        let count = guest.read(&mut line).unwrap();
+                        let line = String::from_utf8_lossy(&line[..count]).into_owned();
+                        assert!(line.starts_with("( true"), "{line}");
+                        guest.write_all(b"\n<<treeline:1:0>>\n").unwrap();
+                    }));
+                }
+                Ok(())
+            })
+            .unwrap();
+        said.unwrap().join().unwrap();
+        assert_eq!(looks, 2);
+    }
+
+    #[test]
     fn what_nobody_asked_for_does_not_hold_up_the_guest() {
         let (stream, mut guest) = UnixStream::pair().unwrap();
-        let shell = Shell::over(stream).unwrap();
+        let shell = Shell::over(stream, false).unwrap();
         guest
             .set_write_timeout(Some(Duration::from_secs(20)))
             .unwrap();
@@ -273,7 +363,7 @@ mod tests {
             .stdout(OwnedFd::from(guest))
             .spawn()
             .unwrap();
-        let mut shell = Shell::over(stream).unwrap();
+        let mut shell = Shell::over(stream, false).unwrap();
         let limit = Duration::from_secs(20);
         assert_eq!(
             shell.run("echo hello; exit 3", limit).unwrap(),

@@ -87,9 +87,14 @@ impl Device {
         Ok(status)
     }
 
-    /// Plugs in the disk with the updates, on a board that has no network.
+    /// Plugs in and mounts the disk with the updates, on a board that has no network.
     fn plug_in(&mut self) -> Result<()> {
-        if self.offline {
+        if !self.offline {
+            return Ok(());
+        }
+        let (status, _) = self.machine.sh(&super::stand_in::is_mounted(), COMMAND)?;
+        if status != 0 {
+            self.machine.plug_in()?;
             let command = super::stand_in::mount_command();
             self.machine
                 .sh_ok(&command, COMMAND)

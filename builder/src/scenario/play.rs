@@ -27,13 +27,6 @@ const WELCOME: &str = "Welcome to";
 /// and every scenario switches it on. Returns the disk; the firmware is the bench's.
 pub fn ready_device(bench: &Bench<'_>, dir: &Path) -> Result<PathBuf> {
     let log = dir.join("first-boot.log");
-    let offer = if bench.has_network() {
-        None
-    } else {
-        let disk = dir.join("no-offer.raw");
-        stand_in::offer_disk(None, &disk)?;
-        Some(disk)
-    };
     let machine = Machine::start(&MachineRequest {
         board: &bench.board,
         disk: &bench.disk,
@@ -41,7 +34,7 @@ pub fn ready_device(bench: &Bench<'_>, dir: &Path) -> Result<PathBuf> {
         firmware: &bench.firmware,
         resume: None,
         test_shell: true,
-        offer: offer.as_deref(),
+        offer: None,
     })?;
     let mut device = Device {
         machine,
@@ -111,7 +104,7 @@ pub fn play(
         (Some(bench.serve(&updates)?), None)
     } else {
         let disk = scratch.join("offer.raw");
-        stand_in::offer_disk(Some(&updates), &disk)?;
+        stand_in::offer_disk(&updates, &disk)?;
         (None, Some(disk))
     };
     let mut play = Play {

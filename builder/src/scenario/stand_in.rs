@@ -72,38 +72,28 @@ fn files(board: &Board) -> Vec<(String, String)> {
     files
 }
 
-/// Makes the disk `file` with the directory `updates` on it, or empty. All are of one size and one name: a
-/// device that goes on from a snapshot has seen the empty one.
-pub fn offer_disk(updates: Option<&Path>, file: &Path) -> Result<()> {
-    let mut command = Command::new("mke2fs", "e2fsprogs").args([
-        "-q",
-        "-F",
-        "-t",
-        "ext4",
-        "-m",
-        "0",
-        "-L",
-        LABEL,
-        "-O",
-        "^has_journal",
-    ]);
-    if let Some(updates) = updates {
-        command = command.arg("-d").arg(updates);
-    }
-    command
-        .arg(file)
+/// Makes the disk `file` with the directory `updates` on it.
+pub fn offer_disk(updates: &Path, file: &Path) -> Result<()> {
+    Command::new("mke2fs", "e2fsprogs")
+        .args(["-q", "-F", "-t", "ext4", "-m", "0"])
+        .args(["-L", LABEL, "-O", "^has_journal", "-d"])
+        .args([updates, file])
         .arg(format!("{}k", OFFER_BYTES / 1024))
         .run()
         .context("making the disk that updates are offered on")
         .map(drop)
 }
 
-/// Mounts that disk on the device, unless it is mounted.
+/// Succeeds on a device that has mounted that disk.
+pub fn is_mounted() -> String {
+    format!("mountpoint -q {MOUNTED}")
+}
+
+/// Mounts that disk on the device, as soon as it is seen.
 pub fn mount_command() -> String {
     format!(
-        "mountpoint -q {MOUNTED} || {{ mkdir -p {MOUNTED}; \
-         until [ -e /dev/disk/by-label/{LABEL} ]; do sleep 1; done; \
-         mount -o ro /dev/disk/by-label/{LABEL} {MOUNTED}; }}"
+        "mkdir -p {MOUNTED}; until [ -e /dev/disk/by-label/{LABEL} ]; do sleep 1; done; \
+         mount -o ro /dev/disk/by-label/{LABEL} {MOUNTED}"
     )
 }
 
@@ -139,7 +129,7 @@ mod tests {
         fs::create_dir(&updates).unwrap();
         fs::write(updates.join("timestamp.json"), "signed").unwrap();
         let disk = dir.path().join("disk");
-        offer_disk(Some(&updates), &disk).unwrap();
+        offer_disk(&updates, &disk).unwrap();
         let read = Command::new("debugfs", "e2fsprogs")
             .args(["-R", "cat /timestamp.json"])
             .arg(&disk)
