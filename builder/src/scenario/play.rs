@@ -73,7 +73,7 @@ fn started(device: &mut Device) -> Result<()> {
 fn switch_off(mut device: Device) -> Result<()> {
     let from = device.machine.console.position();
     device.machine.sh_start("systemctl poweroff")?;
-    let last = ["reboot: Power down", "reboot: System halted"];
+    let last = ["reboot: Power down", "System halted"];
     device.machine.console.wait_for_any(&last, from, BOOT)?;
     device.machine.cut_power()
 }
