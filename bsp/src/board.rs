@@ -52,6 +52,10 @@ pub struct Board {
     /// Module set to load early for the hardware watchdog, e.g. `i6300esb`.
     #[serde(default)]
     pub watchdog_modules: Vec<String>,
+    /// The longest time in seconds that this driver can be given, if that is less than two minutes: a longer one is
+    /// an error to it, and systemd would leave the watchdog alone, unfed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog_max_seconds: Option<u32>,
     /// Device trees of the board; without them the firmware's own is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_trees: Option<DeviceTrees>,

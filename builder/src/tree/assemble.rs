@@ -37,7 +37,7 @@ pub fn assemble(
     users::apply(&mut tree, &product.users, &product.system)?;
     emergency::apply(&mut tree)?;
     hostname::apply(&mut tree, product)?;
-    system::apply(&mut tree, product)?;
+    system::apply(&mut tree, product, merged.board.watchdog_max_seconds)?;
     storage::apply(&mut tree, merged)?;
     agent::apply(&mut tree, merged, agent_files)?;
     overlay::apply(&mut tree, &merged.overlays, &merged.dir)?;
@@ -54,6 +54,7 @@ pub fn assemble(
     let wanted = Wanted {
         modules: &merged.board.initramfs_modules,
         watchdog: &merged.board.watchdog_modules,
+        watchdog_max: merged.board.watchdog_max_seconds,
     };
     initramfs::add(&mut tree, &kernel_version, wanted)?;
     stage.done(format_args!(

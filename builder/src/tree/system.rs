@@ -9,8 +9,10 @@ const ZONES: &str = "usr/share/zoneinfo";
 const LOCALES: &str = "usr/lib/locale";
 const OS_RELEASE: &str = "usr/lib/os-release";
 
-/// The first process keeps the hardware watchdog quiet, and a reboot that hangs ends in a reset.
-const WATCHDOG: &str = "[Manager]\nRuntimeWatchdogSec=30s\nRebootWatchdogSec=2min\n";
+/// Seconds after which the hardware watchdog resets a device whose first process hangs.
+const RUNTIME_SECONDS: u32 = 30;
+/// Seconds after which it resets a device whose reboot hangs.
+const REBOOT_SECONDS: u32 = 120;
 /// The journal outlives a boot: after a fallback it says why the failed deployment failed.
 const JOURNAL: &str = "[Journal]\nStorage=persistent\n";
 /// Wired interfaces take an address from DHCP unless a file with a smaller number says otherwise.
@@ -18,7 +20,8 @@ const NETWORK: &str = "[Match]\nName=en* eth*\n\n[Network]\nDHCP=yes\n";
 const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
 
 /// Applies the product's settings and Treeline's defaults.
-pub fn apply(tree: &mut Tree, product: &Product) -> Result<()> {
+/// `watchdog_max` is the board's `watchdog-max-seconds`.
+pub fn apply(tree: &mut Tree, product: &Product, watchdog_max: Option<u32>) -> Result<()> {
     let system = &product.system;
     if !tree.contains("etc/hosts") {
         tree.insert("etc/hosts", Node::file(HOSTS, 0o644))?;
@@ -26,8 +29,12 @@ pub fn apply(tree: &mut Tree, product: &Product) -> Result<()> {
     timezone(tree, &system.timezone)?;
     locale(tree, &system.locale)?;
     os_release(tree, product)?;
+    let watchdog = watchdog(watchdog_max);
     for (path, text) in [
-        ("usr/lib/systemd/system.conf.d/50-treeline.conf", WATCHDOG),
+        (
+            "usr/lib/systemd/system.conf.d/50-treeline.conf",
+            &watchdog[..],
+        ),
         ("usr/lib/systemd/journald.conf.d/50-treeline.conf", JOURNAL),
         ("usr/lib/systemd/network/80-dhcp.network", NETWORK),
         // agetty takes the product's name and version from os-release.
@@ -41,6 +48,16 @@ pub fn apply(tree: &mut Tree, product: &Product) -> Result<()> {
         tree.insert(path, Node::file(text, 0o644))?;
     }
     Ok(())
+}
+
+/// The first process keeps the hardware watchdog quiet, and a reboot that hangs ends in a reset.
+fn watchdog(max: Option<u32>) -> String {
+    let at_most = |seconds: u32| max.map_or(seconds, |max| seconds.min(max));
+    format!(
+        "[Manager]\nRuntimeWatchdogSec={}s\nRebootWatchdogSec={}s\n",
+        at_most(RUNTIME_SECONDS),
+        at_most(REBOOT_SECONDS)
+    )
 }
 
 fn timezone(tree: &mut Tree, zone: &str) -> Result<()> {
@@ -188,7 +205,7 @@ mod tests {
     fn settings_land_where_systemd_reads_them() {
         let mut tree = base();
         let product = product("[system]\ntimezone = \"Europe/Berlin\"\nlocale = \"de_DE.UTF-8\"\n");
-        apply(&mut tree, &product).unwrap();
+        apply(&mut tree, &product, None).unwrap();
         assert_eq!(tree.read("etc/localtime").unwrap(), b"TZif");
         assert_eq!(
             tree.read_text("etc/locale.conf").unwrap(),
@@ -219,11 +236,11 @@ mod tests {
             ("locale = \"fr_FR.UTF-8\"", "locales-all"),
         ] {
             let product = product(&format!("[system]\n{text}\n"));
-            let error = apply(&mut base(), &product).unwrap_err().to_string();
+            let error = apply(&mut base(), &product, None).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         }
         let mut empty = Tree::new();
-        apply(&mut empty, &product("")).unwrap();
+        apply(&mut empty, &product(""), None).unwrap();
     }
 
     #[test]
@@ -233,10 +250,16 @@ mod tests {
         for path in ["etc/issue", "etc/issue.net", "etc/motd"] {
             tree.insert(path, Node::file(debian, 0o644)).unwrap();
         }
-        apply(&mut tree, &product("")).unwrap();
+        apply(&mut tree, &product(""), None).unwrap();
         assert_eq!(tree.read_text("etc/issue").unwrap(), "\\S \\n \\l\n\n");
         for path in ["etc/issue.net", "etc/motd"] {
             assert_eq!(tree.read_text(path).unwrap(), "gw 1.2.0\n");
         }
+    }
+
+    #[test]
+    fn systemd_asks_a_watchdog_for_no_more_than_it_has() {
+        assert!(watchdog(None).contains("RuntimeWatchdogSec=30s\nRebootWatchdogSec=120s\n"));
+        assert!(watchdog(Some(16)).contains("RuntimeWatchdogSec=16s\nRebootWatchdogSec=16s\n"));
     }
 }

@@ -41,11 +41,17 @@ while read -r file parameters; do
 	insmod "$file" $parameters || say 4 "module $file was not loaded"
 done </usr/lib/modules/load
 
-# One byte starts the watchdog, and closing without the letter V leaves it running: from here to the
-# moment systemd takes it over, a hang ends in a reset.
+# Opening starts the watchdog, and closing without the letter V leaves it running: from here to the
+# moment systemd takes it over, a hang ends in a reset. Every byte gives it all its time again, which on
+# some is no more than 15 seconds.
 if [ -c /dev/watchdog ]; then
-	echo >/dev/watchdog
+	command exec 4>/dev/watchdog || exec 4>/dev/null
+else
+	exec 4>/dev/null
 fi
+feed() {
+	echo >&4
+}
 
 # Prints the device of $root, nothing while it is not there.
 device() {
@@ -69,14 +75,18 @@ esac
 say 6 "waiting for root $root"
 begun=$(uptime)
 until found=$(device) && [ -n "$found" ]; do
+	feed
 	[ $(($(uptime) - begun)) -lt 30 ] || fail "root device $root did not appear within 30 s"
 	usleep 100000
 done
 
+feed
 mount -t ext4 -o "$flags" "$found" /sysroot || fail "$found ($root) cannot be mounted"
+feed
 /usr/lib/ostree/ostree-prepare-root /sysroot || fail "the deployment cannot be prepared"
 [ -e /sysroot/usr/lib/systemd/systemd ] || fail "the deployment has no system manager"
 for dir in dev proc sys run; do
 	mount -o move "/$dir" "/sysroot/$dir" || fail "/$dir cannot be moved into the deployment"
 done
-exec switch_root /sysroot /sbin/init 3>&-
+feed
+exec switch_root /sysroot /sbin/init 3>&- 4>&-

@@ -41,6 +41,8 @@ pub struct Wanted<'a> {
     pub modules: &'a [String],
     /// Modules of the hardware watchdog; loaded first.
     pub watchdog: &'a [String],
+    /// The longest time in seconds that its driver can be given, if that is short.
+    pub watchdog_max: Option<u32>,
 }
 
 /// Makes the initramfs and puts it beside the kernel of `version`.
@@ -115,7 +117,11 @@ fn add_modules(tree: &Tree, files: &mut Tree, version: &str, wanted: Wanted<'_>)
         list.push_str(&path);
         if watchdog.contains(&name) {
             if let Some(parameter) = watchdog_parameter(&bytes) {
-                list.push_str(&format!(" {parameter}={WATCHDOG_SECONDS}"));
+                let seconds = wanted
+                    .watchdog_max
+                    .unwrap_or(u32::MAX)
+                    .min(WATCHDOG_SECONDS);
+                list.push_str(&format!(" {parameter}={seconds}"));
             }
         }
         list.push('\n');

@@ -46,9 +46,14 @@ fn host_tree() -> Tree {
 }
 
 fn made(tree: &mut Tree) -> Vec<u8> {
+    made_for(tree, None)
+}
+
+fn made_for(tree: &mut Tree, watchdog_max: Option<u32>) -> Vec<u8> {
     let wanted = Wanted {
         modules: &["ext4".into()],
         watchdog: &["i6300esb".into()],
+        watchdog_max,
     };
     add(tree, "6.1", wanted).unwrap();
     tree.read("usr/lib/modules/6.1/initramfs.img").unwrap()
@@ -90,6 +95,13 @@ fn cpio_unpacks_it_with_all_that_it_needs() {
 }
 
 #[test]
+fn a_watchdog_is_given_no_more_than_it_takes() {
+    let made = made_for(&mut host_tree(), Some(16));
+    let wanted = b"i6300esb.ko heartbeat=16\n";
+    assert!(made.windows(wanted.len()).any(|w| w == wanted));
+}
+
+#[test]
 fn it_is_the_same_every_time() {
     assert!(made(&mut host_tree()) == made(&mut host_tree()));
 }
@@ -99,6 +111,7 @@ fn a_missing_program_names_its_package_and_a_missing_library_its_user() {
     let wanted = Wanted {
         modules: &[],
         watchdog: &[],
+        watchdog_max: None,
     };
     let mut tree = host_tree();
     tree.remove(PREPARE_ROOT);
