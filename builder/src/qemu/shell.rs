@@ -33,7 +33,7 @@ pub fn is_serial(port: &str) -> bool {
 pub fn unit(port: &str) -> String {
     let start = if is_serial(port) {
         format!(
-            "exec 3<>/dev/{port}; stty raw -echo <&3; \
+            "until [ -c /dev/{port} ]; do sleep 1; done; exec 3<>/dev/{port}; stty raw -echo <&3; \
              while echo \"{}\"; do sleep 3; done >&3 & cat <&3 | /bin/sh >&3 2>&1",
             BEAT.trim_end()
         )
