@@ -129,6 +129,7 @@ fn check(config: &DeviceConfig) -> Result<(), String> {
             ));
         }
     }
+    identity(&config.update)?;
     if !(1..=bsp::boot::state::MAX_TRIES).contains(&config.boot.tries) {
         return Err(format!(
             "boot.tries is {}; it must be 1 to {}",
@@ -140,6 +141,30 @@ fn check(config: &DeviceConfig) -> Result<(), String> {
         return Err(format!("health check \"{}\" has no command", check.name));
     }
     Ok(())
+}
+
+/// What says who the server must be and who the device is. Whether the files are good is seen when they are used.
+fn identity(update: &bsp::device::Update) -> Result<(), String> {
+    for pin in &update.pinned_keys {
+        keys::pin::Pin::parse(pin).map_err(|error| format!("update.pinned-keys: {error}"))?;
+    }
+    let (certificate, key) = (&update.client_certificate, &update.client_key);
+    if key.is_some() && certificate.is_none() {
+        return Err("update.client-key is of no use without update.client-certificate".into());
+    }
+    let files = [("certificate", certificate), ("key", key)];
+    for (what, file) in files {
+        if let Some(file) = file.as_ref().filter(|file| !file.starts_with('/')) {
+            return Err(format!("update.client-{what} \"{file}\" must begin with /"));
+        }
+    }
+    match &update.proxy {
+        // It may hold a password.
+        Some(proxy) if !proxy.starts_with("http://") => {
+            Err("update.proxy must begin with http://".into())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn lookup<'a>(table: &'a Table, dotted: &str) -> Option<&'a Value> {
@@ -225,6 +250,13 @@ units = ["app.service"]
                 "health.checks = [{ name = \"n\", command = [] }]",
                 "has no command",
             ),
+            ("update.pinned-keys = [\"sha256//x\"]", "is no pin"),
+            (
+                "update.client-key = \"/k\"",
+                "without update.client-certificate",
+            ),
+            ("update.client-certificate = \"c\"", "must begin with /"),
+            ("update.proxy = \"proxy:3128\"", "update.proxy must begin"),
             ("update = {", "line 1"),
         ];
         for (text, want) in cases {

@@ -261,7 +261,7 @@ units = ["app.service"]
     }
 
     pub fn install(&self, release: &Release) -> anyhow::Result<Switched> {
-        let transport = Transport::new(&self.paths()).unwrap();
+        let transport = Transport::new(&self.paths(), &self.device().config.update).unwrap();
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -481,7 +481,7 @@ impl World {
     /// What the channel offers.
     pub fn look(&self) -> anyhow::Result<Offer> {
         let device = self.device();
-        let transport = Transport::new(&self.paths()).unwrap();
+        let transport = Transport::new(&self.paths(), &device.config.update).unwrap();
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
