@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use bsp::device::DeviceConfig;
+use bsp::device::{DeviceConfig, Update};
 use toml::{Table, Value};
 
 use crate::paths::Paths;
@@ -96,7 +96,7 @@ fn table(text: &str, file: &Path) -> Result<Table> {
 }
 
 fn parse(table: Table, blame: &Path) -> Result<DeviceConfig> {
-    let config: DeviceConfig =
+    let mut config: DeviceConfig =
         Value::Table(table)
             .try_into()
             .map_err(|error: toml::de::Error| {
@@ -109,10 +109,23 @@ fn parse(table: Table, blame: &Path) -> Result<DeviceConfig> {
                     ),
                 )
             })?;
+    clear(&mut config.update);
     check(&config).map_err(|text| {
         Problem::new(Kind::Config, format!("reading {}: {text}", blame.display()))
     })?;
     Ok(config)
+}
+
+/// An owner cannot take a key away, only give it another value: an empty one is none.
+fn clear(update: &mut Update) {
+    for value in [
+        &mut update.report_url,
+        &mut update.client_certificate,
+        &mut update.client_key,
+        &mut update.proxy,
+    ] {
+        value.take_if(|value| value.is_empty());
+    }
 }
 
 fn check(config: &DeviceConfig) -> Result<(), String> {
@@ -144,7 +157,7 @@ fn check(config: &DeviceConfig) -> Result<(), String> {
 }
 
 /// What says who the server must be and who the device is. Whether the files are good is seen when they are used.
-fn identity(update: &bsp::device::Update) -> Result<(), String> {
+fn identity(update: &Update) -> Result<(), String> {
     for pin in &update.pinned_keys {
         keys::pin::Pin::parse(pin).map_err(|error| format!("update.pinned-keys: {error}"))?;
     }
@@ -236,6 +249,21 @@ units = ["app.service"]
         assert_eq!(config.update.url, "https://updates.example");
         assert!(config.health.units.is_empty());
         assert_eq!(config.boot.tries, 1);
+    }
+
+    #[test]
+    fn what_the_tree_sets_an_empty_value_takes_away() {
+        let (_dir, paths) = with(None);
+        let set = "proxy = \"http://p:1\"\nclient-certificate = \"/c\"\n[health]";
+        std::fs::write(paths.config(), BASE.replace("[health]", set)).unwrap();
+        assert_eq!(
+            load(&paths).unwrap().update.proxy.as_deref(),
+            Some("http://p:1")
+        );
+        let over = "[update]\nproxy = \"\"\nclient-certificate = \"\"\n";
+        std::fs::write(paths.config_override(), over).unwrap();
+        let update = load(&paths).unwrap().update;
+        assert_eq!((update.proxy, update.client_certificate), (None, None));
     }
 
     #[test]
