@@ -66,6 +66,17 @@ pub struct Update {
     pub automatic: bool,
     /// Where to POST the report after a judged boot (optional, `https://…`).
     pub report_url: Option<String>,
+    /// Pins of the keys that servers may have, `sha256//…` (see `keys::pin`); none: the certificate decides alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pinned_keys: Vec<String>,
+    /// File on the device with its own certificate (PEM, followed by those between it and its authority), for
+    /// servers that want one.
+    pub client_certificate: Option<String>,
+    /// File on the device with the private key of `client_certificate` (PEM); without it, the key is in the same
+    /// file.
+    pub client_key: Option<String>,
+    /// Proxy (`http://host:port`); without it that of the environment.
+    pub proxy: Option<String>,
 }
 
 impl Default for Update {
@@ -75,6 +86,10 @@ impl Default for Update {
             channel: "stable".into(),
             automatic: false,
             report_url: None,
+            pinned_keys: Vec::new(),
+            client_certificate: None,
+            client_key: None,
+            proxy: None,
         }
     }
 }

@@ -16,7 +16,7 @@ use commands::{
 use crate::device::Device;
 use crate::paths::Paths;
 use crate::problem::{hint_of, kind_of, Kind};
-use crate::{config, grub_menu, install, lock, resident, status, stop_point, system};
+use crate::{config, grub_menu, install, lock, resident, status, stop_point, system, verify};
 
 /// Keeps this device up to date: check, install, confirm, go back.
 #[derive(Debug, Parser)]
@@ -80,6 +80,8 @@ enum Command {
         #[arg(long)]
         no_reboot: bool,
     },
+    /// Check every file of the running deployment against its checksum. Changes nothing; reads everything.
+    Verify,
     /// Stay resident: check now and then, install if the configuration says so. Instead of the timer.
     Run {
         /// Time between two checks (s, min, h, d), at random up to a quarter longer.
@@ -207,6 +209,14 @@ fn run(cli: Cli) -> Result<Answer> {
             let status = status::collect(&device)?;
             let json = serde_json::to_value(&status).context("writing the status")?;
             Ok(Answer::new(json, status.people()))
+        }
+        Command::Verify => {
+            let objects = verify::running(&device)?;
+            let version = &device.config.version;
+            Ok(Answer::new(
+                json!({ "result": "good", "version": version, "objects": objects }),
+                format!("{version} is what was installed ({objects} objects)\n"),
+            ))
         }
         Command::Check => {
             let _lock = lock("check")?;

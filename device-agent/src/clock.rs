@@ -25,13 +25,18 @@ pub fn floor(paths: &Paths, commit_time: u64) -> SystemTime {
 
 /// Moves the system clock forward to `floor` if it is behind; returns whether it moved.
 pub fn raise_to(floor: SystemTime) -> Result<bool> {
-    if SystemTime::now() >= floor {
+    let Some(floor) = wanted(SystemTime::now(), floor) else {
         return Ok(false);
-    }
+    };
     let since = floor.duration_since(UNIX_EPOCH).unwrap_or_default();
     clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from_duration(since))
         .context("setting the system clock, which is behind the time of the running system")?;
     Ok(true)
+}
+
+/// The time to set the clock to, if it is behind the floor.
+fn wanted(now: SystemTime, floor: SystemTime) -> Option<SystemTime> {
+    (now < floor).then_some(floor)
 }
 
 /// Records that the present time is good: metadata with unexpired signatures was just seen.
@@ -55,7 +60,16 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_never_goes_back() {
+    fn the_clock_goes_forward_to_the_floor_and_never_back() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        // A device without a clock of its own wakes up in 1970.
+        assert_eq!(
+            wanted(UNIX_EPOCH, at(1_700_000_000)),
+            Some(at(1_700_000_000))
+        );
+        for now in [1_700_000_000, 1_900_000_000] {
+            assert_eq!(wanted(at(now), at(1_700_000_000)), None);
+        }
         assert!(!raise_to(UNIX_EPOCH).unwrap());
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use bsp::device::DeviceConfig;
+use bsp::device::{DeviceConfig, Update};
 use toml::{Table, Value};
 
 use crate::paths::Paths;
@@ -96,7 +96,7 @@ fn table(text: &str, file: &Path) -> Result<Table> {
 }
 
 fn parse(table: Table, blame: &Path) -> Result<DeviceConfig> {
-    let config: DeviceConfig =
+    let mut config: DeviceConfig =
         Value::Table(table)
             .try_into()
             .map_err(|error: toml::de::Error| {
@@ -109,10 +109,23 @@ fn parse(table: Table, blame: &Path) -> Result<DeviceConfig> {
                     ),
                 )
             })?;
+    clear(&mut config.update);
     check(&config).map_err(|text| {
         Problem::new(Kind::Config, format!("reading {}: {text}", blame.display()))
     })?;
     Ok(config)
+}
+
+/// An owner cannot take a key away, only give it another value: an empty one is none.
+fn clear(update: &mut Update) {
+    for value in [
+        &mut update.report_url,
+        &mut update.client_certificate,
+        &mut update.client_key,
+        &mut update.proxy,
+    ] {
+        value.take_if(|value| value.is_empty());
+    }
 }
 
 fn check(config: &DeviceConfig) -> Result<(), String> {
@@ -129,6 +142,7 @@ fn check(config: &DeviceConfig) -> Result<(), String> {
             ));
         }
     }
+    identity(&config.update)?;
     if !(1..=bsp::boot::state::MAX_TRIES).contains(&config.boot.tries) {
         return Err(format!(
             "boot.tries is {}; it must be 1 to {}",
@@ -140,6 +154,30 @@ fn check(config: &DeviceConfig) -> Result<(), String> {
         return Err(format!("health check \"{}\" has no command", check.name));
     }
     Ok(())
+}
+
+/// What says who the server must be and who the device is. Whether the files are good is seen when they are used.
+fn identity(update: &Update) -> Result<(), String> {
+    for pin in &update.pinned_keys {
+        keys::pin::Pin::parse(pin).map_err(|error| format!("update.pinned-keys: {error}"))?;
+    }
+    let (certificate, key) = (&update.client_certificate, &update.client_key);
+    if key.is_some() && certificate.is_none() {
+        return Err("update.client-key is of no use without update.client-certificate".into());
+    }
+    let files = [("certificate", certificate), ("key", key)];
+    for (what, file) in files {
+        if let Some(file) = file.as_ref().filter(|file| !file.starts_with('/')) {
+            return Err(format!("update.client-{what} \"{file}\" must begin with /"));
+        }
+    }
+    match &update.proxy {
+        // It may hold a password.
+        Some(proxy) if !proxy.starts_with("http://") => {
+            Err("update.proxy must begin with http://".into())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn lookup<'a>(table: &'a Table, dotted: &str) -> Option<&'a Value> {
@@ -214,6 +252,21 @@ units = ["app.service"]
     }
 
     #[test]
+    fn what_the_tree_sets_an_empty_value_takes_away() {
+        let (_dir, paths) = with(None);
+        let set = "proxy = \"http://p:1\"\nclient-certificate = \"/c\"\n[health]";
+        std::fs::write(paths.config(), BASE.replace("[health]", set)).unwrap();
+        assert_eq!(
+            load(&paths).unwrap().update.proxy.as_deref(),
+            Some("http://p:1")
+        );
+        let over = "[update]\nproxy = \"\"\nclient-certificate = \"\"\n";
+        std::fs::write(paths.config_override(), over).unwrap();
+        let update = load(&paths).unwrap().update;
+        assert_eq!((update.proxy, update.client_certificate), (None, None));
+    }
+
+    #[test]
     fn errors_name_the_file_and_the_fault() {
         let cases = [
             ("update.chanel = \"x\"", "chanel"),
@@ -225,6 +278,13 @@ units = ["app.service"]
                 "health.checks = [{ name = \"n\", command = [] }]",
                 "has no command",
             ),
+            ("update.pinned-keys = [\"sha256//x\"]", "is no pin"),
+            (
+                "update.client-key = \"/k\"",
+                "without update.client-certificate",
+            ),
+            ("update.client-certificate = \"c\"", "must begin with /"),
+            ("update.proxy = \"proxy:3128\"", "update.proxy must begin"),
             ("update = {", "line 1"),
         ];
         for (text, want) in cases {

@@ -37,4 +37,5 @@ pub mod sysroot;
 pub mod system;
 pub mod transport;
 pub mod trial;
+pub mod verify;
 pub mod version;

@@ -1,12 +1,14 @@
-//! The way to the update server: HTTPS with the system's and the product's own certificate authorities, or a
-//! directory of the same files (`file://`, a USB stick).
+//! The way to the update server: HTTPS with the system's and the product's own certificate authorities (and who
+//! else the configuration wants, see [`tls`]), or a directory of the same files (`file://`, a USB stick).
+
+mod tls;
 
 use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use bsp::device::Update;
 use futures_util::TryStreamExt;
 use keys::client::{
     async_trait, FilesystemTransport, TransportError, TransportErrorKind, TransportStream,
@@ -32,18 +34,20 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// The transport of a device: HTTPS only, TLS 1.2 or newer, proxies from the environment.
-    pub fn new(paths: &Paths) -> Result<Self> {
-        // A second call finds the same provider in place.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = client()
+    /// The transport of a device: HTTPS only, TLS 1.2 or newer; certificate, pinned keys and proxy as configured
+    /// (without one, the environment's).
+    ///
+    /// # Errors
+    /// [`Kind::Config`] if one of the files or values cannot be used.
+    pub fn new(paths: &Paths, update: &Update) -> Result<Self> {
+        let mut builder = client()
             .https_only(true)
-            .tls_version_min(reqwest::tls::Version::TLS_1_2)
-            .tls_certs_merge(authorities(&paths.at(bsp::device::CA_PATH))?)
-            .build()
-            .context("preparing the HTTPS client")?;
+            .tls_backend_preconfigured(tls::config(paths, update)?);
+        if let Some(proxy) = &update.proxy {
+            builder = builder.proxy(self::proxy(proxy)?);
+        }
         Ok(Self {
-            client,
+            client: builder.build().context("preparing the HTTPS client")?,
             pause: Duration::from_secs(2),
         })
     }
@@ -78,7 +82,13 @@ impl Transport {
         let problem = |kind, what: String| Problem::new(kind, format!("downloading {url}: {what}"));
         let mut stream = keys::client::Transport::fetch(self, url.clone())
             .await
-            .map_err(|error| problem(Kind::Network, tail(&error)))?;
+            .map_err(|error| {
+                let kind = match error.kind() {
+                    TransportErrorKind::Untrusted => Kind::Trust,
+                    _ => Kind::Network,
+                };
+                problem(kind, tail(&error))
+            })?;
         let mut done = 0;
         while let Some(chunk) = stream
             .try_next()
@@ -126,11 +136,17 @@ impl Transport {
                     }
                     error
                 }
-                Err(error) => TransportError::new_with_cause(
-                    TransportErrorKind::Other,
-                    url,
-                    innermost(&error),
-                ),
+                Err(error) => match tls::not_pinned(&error) {
+                    Some(refusal) => {
+                        let kind = TransportErrorKind::Untrusted;
+                        return Err(TransportError::new_with_cause(kind, url, refusal));
+                    }
+                    None => TransportError::new_with_cause(
+                        TransportErrorKind::Other,
+                        url,
+                        innermost(&error),
+                    ),
+                },
             };
             if attempt == ATTEMPTS {
                 return Err(error);
@@ -176,20 +192,13 @@ pub fn innermost(error: &reqwest::Error) -> String {
     tail(error)
 }
 
-fn authorities(file: &Path) -> Result<Vec<reqwest::Certificate>> {
-    let pem = match std::fs::read(file) {
-        Ok(pem) => pem,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("reading {}", file.display())),
-    };
-    reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| {
-        Problem::new(
-            Kind::Config,
-            format!("reading {}: {}", file.display(), innermost(&error)),
-        )
-        .hint("it must hold certificates in PEM form")
-        .into()
-    })
+/// A proxy for everything but what `NO_PROXY` names. Its address may hold a password, so no error shows it.
+fn proxy(address: &str) -> Result<reqwest::Proxy, Problem> {
+    let proxy = reqwest::Proxy::all(address).map_err(|error| {
+        let text = format!("update.proxy: {}", innermost(&error));
+        Problem::new(Kind::Config, text).hint("it looks like http://proxy.example:3128")
+    })?;
+    Ok(proxy.no_proxy(reqwest::NoProxy::from_env()))
 }
 
 /// The base address with a slash at its end, so that paths join below it.

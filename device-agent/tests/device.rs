@@ -6,6 +6,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "device/attacks.rs"]
+mod attacks;
 #[path = "device/world.rs"]
 mod world;
 

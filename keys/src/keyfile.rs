@@ -81,6 +81,14 @@ pub enum KeyFileError {
         /// What is wrong.
         reason: String,
     },
+    /// A key on a token cannot be used.
+    #[error("using the key {uri}: {reason}")]
+    Token {
+        /// Its name (RFC 7512).
+        uri: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A program that should sign does not.
     #[error("signing as {path} says: {reason}")]
     Program {
@@ -190,6 +198,11 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
+/// Whether a file is a key with a passphrase; what cannot be read is none.
+pub fn is_encrypted(path: &Path) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.contains(ENCRYPTED))
+}
+
 /// Writes a new file of mode 0600, complete or not at all.
 fn save_new(path: &Path, pem: &str) -> Result<(), KeyFileError> {
     let failed = |source| KeyFileError::Io {
@@ -222,7 +235,7 @@ fn save_new(path: &Path, pem: &str) -> Result<(), KeyFileError> {
 
 /// Reads the text of a file that only its owner may use. The permissions are those of the opened
 /// file, so that nobody can swap it between the look and the read.
-fn read_private(path: &Path) -> Result<String, KeyFileError> {
+pub(crate) fn read_private(path: &Path) -> Result<String, KeyFileError> {
     let failed = |source| KeyFileError::Io {
         doing: "reading",
         path: path.to_owned(),

@@ -10,6 +10,7 @@ pub mod client;
 pub mod commit;
 #[cfg(feature = "host")]
 pub mod keyfile;
+pub mod pin;
 pub mod release;
 #[cfg(feature = "host")]
 pub mod signer;

@@ -1,14 +1,18 @@
-//! Who signs: a key file, or a program that keeps the key elsewhere.
+//! Who signs: a key file, a key on a token (PKCS#11), or a program that keeps the key elsewhere.
 //!
-//! Wherever a key file `ROLE.pem` is wanted, `ROLE.toml` may stand in its place:
+//! Wherever a key file `ROLE.pem` is wanted, `ROLE.toml` may stand in its place, with one of the last two lines:
 //!
 //! ```toml
 //! public = "base64 of the 32 bytes of the ed25519 public key"
+//! pkcs11 = "pkcs11:token=Release;object=targets?module-path=/usr/lib/softhsm/libsofthsm2.so"
 //! command = ["program", "argument"]
 //! ```
 //!
 //! The program gets the message on its standard input and prints the signature: 64 bytes, or the
-//! same in hex. A hardware token, a remote signing service and an HSM fit behind this.
+//! same in hex. A remote signing service fits behind this. Every signature is checked before it is used.
+
+mod token;
+mod uri;
 
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -21,11 +25,33 @@ use serde::Deserialize;
 
 use crate::keyfile::{KeyFileError, PrivateKey};
 
+pub use token::{TokenKey, MODULE_VARIABLE, PIN_VARIABLE};
+
+/// Whatever signs with one ed25519 key.
+pub trait Sign {
+    /// Signs bytes (plain ed25519, RFC 8032).
+    fn sign(&self, message: &[u8]) -> Result<[u8; 64], KeyFileError>;
+}
+
+impl Sign for PrivateKey {
+    fn sign(&self, message: &[u8]) -> Result<[u8; 64], KeyFileError> {
+        Ok(PrivateKey::sign(self, message))
+    }
+}
+
+impl Sign for Signer {
+    fn sign(&self, message: &[u8]) -> Result<[u8; 64], KeyFileError> {
+        Signer::sign(self, message)
+    }
+}
+
 /// Something that signs with one ed25519 key.
 #[derive(Debug)]
 pub enum Signer {
     /// A key in a file.
     Key(PrivateKey),
+    /// A key on a token.
+    Token(Box<TokenKey>),
     /// A program.
     Program(Program),
 }
@@ -42,24 +68,47 @@ pub struct Program {
 #[serde(deny_unknown_fields)]
 struct Description {
     public: String,
+    pkcs11: Option<String>,
+    #[serde(default)]
     command: Vec<String>,
 }
 
+/// Whether this is the name of a key on a token.
+pub fn is_uri(text: &str) -> bool {
+    text.starts_with(uri::SCHEME)
+}
+
+/// The content of a `ROLE.toml` for a key on a token.
+pub fn description(uri: &str, public: &str) -> String {
+    // TOML's basic strings escape as JSON's do.
+    format!("public = {}\npkcs11 = {}\n", quoted(public), quoted(uri))
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
 impl Signer {
-    /// The signer for the key file `path` (`ROLE.pem`): that file, else the program that
-    /// `ROLE.toml` beside it describes.
+    /// The key on a token that a `pkcs11:` URI names; the token must be there.
+    pub fn on_token(uri: &str) -> Result<Self, KeyFileError> {
+        TokenKey::find(uri).map(Box::new).map(Self::Token)
+    }
+
+    /// The signer for the key file `path` (`ROLE.pem`): that file, else what `ROLE.toml` beside it
+    /// describes.
     pub fn open(path: &Path) -> Result<Self, KeyFileError> {
         let description = path.with_extension("toml");
         if path.exists() || !description.exists() {
             return PrivateKey::load(path).map(Self::Key);
         }
-        Program::load(&description).map(Self::Program)
+        Self::described(&description)
     }
 
     /// The public key.
     pub fn public_bytes(&self) -> [u8; 32] {
         match self {
             Self::Key(key) => key.public_bytes(),
+            Self::Token(key) => key.public_bytes(),
             Self::Program(program) => program.public,
         }
     }
@@ -73,13 +122,12 @@ impl Signer {
     pub fn sign(&self, message: &[u8]) -> Result<[u8; 64], KeyFileError> {
         match self {
             Self::Key(key) => Ok(key.sign(message)),
+            Self::Token(key) => key.sign(message),
             Self::Program(program) => program.sign(message),
         }
     }
-}
 
-impl Program {
-    fn load(file: &Path) -> Result<Self, KeyFileError> {
+    fn described(file: &Path) -> Result<Self, KeyFileError> {
         let text = std::fs::read_to_string(file).map_err(|source| KeyFileError::Io {
             doing: "reading",
             path: file.to_owned(),
@@ -94,16 +142,27 @@ impl Program {
         let public = public
             .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
             .ok_or_else(|| wrong("'public' is not the base64 of 32 bytes".to_owned()))?;
-        if found.command.is_empty() {
-            return Err(wrong("'command' is empty".to_owned()));
+        match (found.pkcs11, found.command.is_empty()) {
+            (Some(uri), true) => {
+                let key = TokenKey::known(&uri, public)?;
+                Ok(Self::Token(Box::new(key)))
+            }
+            (Some(_), false) => Err(wrong(
+                "'pkcs11' and 'command' exclude each other".to_owned(),
+            )),
+            (None, true) => Err(wrong(
+                "'command' is empty, and there is no 'pkcs11'".to_owned(),
+            )),
+            (None, false) => Ok(Self::Program(Program {
+                file: file.to_owned(),
+                public,
+                command: found.command,
+            })),
         }
-        Ok(Self {
-            file: file.to_owned(),
-            public,
-            command: found.command,
-        })
     }
+}
 
+impl Program {
     fn sign(&self, message: &[u8]) -> Result<[u8; 64], KeyFileError> {
         let wrong = |reason: String| KeyFileError::Program {
             path: self.file.clone(),
@@ -117,9 +176,7 @@ impl Program {
             ))
         })?;
         // A token with another key in it is found here, not in the field.
-        UnparsedPublicKey::new(&ED25519, &self.public)
-            .verify(message, &signature)
-            .map_err(|_| wrong("its signature does not fit 'public'".to_owned()))?;
+        check(&self.public, message, &signature).map_err(|e| wrong(e.to_owned()))?;
         Ok(signature)
     }
 
@@ -143,6 +200,13 @@ impl Program {
         }
         Ok(printed)
     }
+}
+
+/// Whether a signature is by the key that it should be.
+fn check(public: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> Result<(), &'static str> {
+    UnparsedPublicKey::new(&ED25519, public)
+        .verify(message, signature)
+        .map_err(|_| "its signature does not fit 'public'")
 }
 
 fn signature(printed: &[u8]) -> Option<[u8; 64]> {
@@ -185,6 +249,24 @@ mod tests {
             assert_eq!(signer.sign(b"message").unwrap(), key.sign(b"message"));
             assert_eq!(signer.public_bytes(), key.public_bytes());
         }
+    }
+
+    #[test]
+    fn a_description_of_a_token_key_is_read_without_the_token() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("targets.pem");
+        let public = PrivateKey::generate().unwrap().public_base64();
+        let uri = "pkcs11:token=a%20\\b;object=k?module-path=/none.so";
+        let write = |text: &str| std::fs::write(path.with_extension("toml"), text).unwrap();
+        write(&description(uri, &public));
+        let signer = Signer::open(&path).unwrap();
+        assert_eq!(signer.public_base64(), public);
+        assert!(matches!(&signer, Signer::Token(key) if key.uri() == uri));
+        let error = signer.sign(b"m").unwrap_err().to_string();
+        assert!(error.contains("/none.so"), "{error}");
+        write(&(description(uri, &public) + "command = [\"true\"]\n"));
+        let error = Signer::open(&path).unwrap_err().to_string();
+        assert!(error.contains("exclude each other"), "{error}");
     }
 
     #[test]

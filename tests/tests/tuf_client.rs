@@ -50,3 +50,36 @@ fn every_case_ends_as_it_must() {
         .collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
+
+/// The rows of the table in docs/src/trust.md name tests; each must be there.
+#[test]
+fn the_attack_table_names_tests_that_exist() {
+    let read = |file: &str| std::fs::read_to_string(source().join(file)).unwrap();
+    let tests: String = [
+        "tests/tests/tuf_client/cases.py",
+        "tests/tests/server_identity.rs",
+        "keys/src/client/tests.rs",
+        "device-agent/src/fetch/tests.rs",
+        "device-agent/tests/device.rs",
+        "device-agent/tests/device/attacks.rs",
+    ]
+    .map(read)
+    .concat();
+    let book = read("docs/src/trust.md");
+    let (_, table) = book
+        .split_once("| attack | what stops it | tests |")
+        .unwrap();
+    let names: Vec<&str> = table
+        .lines()
+        .filter_map(|row| row.rsplit('|').nth(1))
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .filter(|name| !name.contains('/'))
+        .collect();
+    assert!(names.len() > 30, "{names:?}");
+    for name in names {
+        let here = ["fn ", "def "]
+            .iter()
+            .any(|kind| tests.contains(&format!("{kind}{name}(")));
+        assert!(here, "{name} is no test");
+    }
+}

@@ -174,7 +174,7 @@ fn keys(context: &Context, args: &Args) -> Vec<String> {
     let Ok(project) = context.project() else {
         return Vec::new();
     };
-    let key = keys::keyfile::PrivateKey::load(&project.keys_dir().join("commit.pem"));
+    let key = keys::signer::Signer::open(&project.keys_dir().join("commit.pem"));
     key.map(|key| key.public_base64()).into_iter().collect()
 }
 

@@ -4,19 +4,21 @@ mod status;
 mod steps;
 
 use std::fs;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::{bail, Context as _, Result};
 use keys::author::{self, Delegation, Expiry, Keyring};
-use keys::keyfile::PrivateKey;
 use keys::release::{channel_target, release_target};
 use serde::Serialize;
 
 use super::{print, Context};
 use crate::manifest::shown;
 use crate::project::ceremony::{self, Fate};
+use crate::project::commit_key;
+use crate::project::incoming::{self, Incoming};
 use crate::project::secrets::{self, Wish};
 use crate::project::Project;
 
@@ -58,13 +60,21 @@ enum Action {
         /// Gives the change up
         #[arg(long)]
         discard: bool,
+        /// Even if it has all its signatures
+        #[arg(long, requires = "discard")]
+        force: bool,
+    },
+    /// Changes how many of the root keys must sign
+    Threshold {
+        /// How many
+        number: NonZeroU64,
     },
     /// Signs a draft of root metadata; needs neither a product nor a network
     Sign {
         /// The draft
         draft: PathBuf,
-        /// A root key
-        #[arg(long, value_name = "FILE")]
+        /// A root key: a file, or `pkcs11:…`
+        #[arg(long, value_name = "KEY")]
         key: PathBuf,
     },
     /// Takes over the signatures of a draft that comes back
@@ -84,6 +94,9 @@ enum Action {
         /// A pattern of target names (`*`, `?`, `[…]`); may be repeated
         #[arg(long, value_name = "PATTERN")]
         path: Vec<String>,
+        /// Gives the key a passphrase, though the others have none
+        #[arg(long)]
+        encrypt: bool,
     },
 }
 
@@ -91,7 +104,8 @@ enum Action {
 struct Replace {
     /// The key
     key: String,
-    /// The new key: a file, or a public key in base64 whose private half stays elsewhere (default: made here)
+    /// The new key: a file, a key on a token (`pkcs11:…`), or a public key in base64 whose private half stays
+    /// elsewhere (default: made here)
     #[arg(long, value_name = "KEY")]
     new: Option<String>,
     /// Public key of the root key that goes, if its file is not here
@@ -100,6 +114,9 @@ struct Replace {
     /// Puts nothing in its place
     #[arg(long, conflicts_with = "new")]
     drop: bool,
+    /// Gives the new key a passphrase, though the others have none
+    #[arg(long, conflicts_with_all = ["new", "drop"])]
+    encrypt: bool,
 }
 
 #[derive(Serialize)]
@@ -144,11 +161,23 @@ fn act(project: &Project, action: &Action) -> Result<()> {
         Action::Show { json } => show(&secrets::public(&dir)?, *json),
         Action::Rotate(replace) => rotate(&dir, replace, Fate::Retired),
         Action::Revoke(replace) => rotate(&dir, replace, Fate::Destroyed),
-        Action::Ceremony { discard: true } => ceremony::discard(&dir),
-        Action::Ceremony { discard: false } => steps::print(&dir),
+        Action::Ceremony {
+            discard: true,
+            force,
+        } => ceremony::discard(&dir, *force),
+        Action::Ceremony { discard: false, .. } => steps::print(&dir),
+        Action::Threshold { number } => steps::outcome(&dir, &ceremony::threshold(&dir, *number)?),
         Action::Accept { draft } => steps::outcome(&dir, &ceremony::take(&dir, draft)?),
         Action::Refresh => refresh(project),
-        Action::Delegate { name, board, path } => delegate(project, name, board, path),
+        Action::Delegate {
+            name,
+            board,
+            path,
+            encrypt,
+        } => {
+            let delegation = delegation(name, board, path)?;
+            delegate(project, delegation, *encrypt)
+        }
         // Handled before a product is looked for.
         Action::Sign { .. } | Action::Status(_) => Ok(()),
     }
@@ -180,32 +209,35 @@ fn init(dir: &Path, wish: Wish) -> Result<()> {
 fn rotate(dir: &Path, replace: &Replace, fate: Fate) -> Result<()> {
     let key = replace.key.as_str();
     let (old, new) = (replace.old.as_deref(), replace.new.as_deref());
-    let choices = new.is_some() || old.is_some() || replace.drop;
-    if choices
-        && (matches!(key, "commit" | "commit-old")
-            || key == "root" && !dir.join("root.pem").exists())
-    {
-        bail!("'{key}' takes none of --new, --old and --drop; root keys have numbers: root-1, root-2, …");
+    let made = Incoming::Made {
+        encrypt: replace.encrypt,
+    };
+    let incoming = new.map_or(made, Incoming::Named);
+    let renewal = key == "root" && !dir.join("root.pem").exists();
+    let comes = new.is_some() || replace.encrypt;
+    let chosen = old.is_some() || replace.drop || comes && key != "commit";
+    if chosen && (matches!(key, "commit" | "commit-old") || renewal) {
+        bail!("'{key}' does not take these options; root keys have numbers: root-1, root-2, …");
     }
     let outcome = match (key, fate) {
         ("commit", Fate::Retired) => {
-            ceremony::rotate_commit(dir)?;
+            commit_key::rotate(dir, &incoming)?;
             return print::line(
                 "Builds are signed by the former and by the new commit key now. When every device has such a \
                  release, end it with `builder keys revoke commit-old`.",
             );
         }
         ("commit-old", Fate::Destroyed) => {
-            ceremony::drop_former_commit_key(dir)?;
+            commit_key::drop_former(dir)?;
             return print::line("Builds are signed by the new commit key only, from the next release on.");
         }
         ("commit", Fate::Destroyed) => bail!(
             "devices know this commit key and no other yet: `builder keys rotate commit`, release to every device, \
              then `builder keys revoke commit-old`"
         ),
-        ("root", Fate::Retired) if !dir.join("root.pem").exists() => ceremony::renew(dir)?,
+        ("root", Fate::Retired) if renewal => ceremony::renew(dir)?,
         _ if replace.drop => ceremony::drop_root_key(dir, key, old, fate)?,
-        _ => ceremony::replace(dir, key, old, new, fate)?,
+        _ => ceremony::replace(dir, key, old, &incoming, fate)?,
     };
     steps::outcome(dir, &outcome)
 }
@@ -222,8 +254,7 @@ fn refresh(project: &Project) -> Result<()> {
     ))
 }
 
-fn delegate(project: &Project, name: &str, boards: &[String], paths: &[String]) -> Result<()> {
-    let dir = project.keys_dir();
+fn delegation(name: &str, boards: &[String], paths: &[String]) -> Result<Delegation> {
     let of_boards = boards
         .iter()
         .flat_map(|board| [release_target(board, "*"), channel_target(board, "*")]);
@@ -231,15 +262,20 @@ fn delegate(project: &Project, name: &str, boards: &[String], paths: &[String]) 
     if patterns.is_empty() {
         bail!("delegating to '{name}': say for what, with --board or --path");
     }
-    let keyring = Keyring::in_dir(&dir);
-    let key = keyring.of(name);
-    if !key.exists() && !key.with_extension("toml").exists() {
-        PrivateKey::generate()?.save_new(&key)?;
-    }
-    let delegation = Delegation {
+    Ok(Delegation {
         name: name.to_owned(),
         patterns,
-    };
+    })
+}
+
+fn delegate(project: &Project, delegation: Delegation, encrypt: bool) -> Result<()> {
+    let dir = project.keys_dir();
+    let keyring = Keyring::in_dir(&dir);
+    let key = keyring.of(&delegation.name);
+    if !key.exists() && !key.with_extension("toml").exists() {
+        let name = key.file_stem().unwrap_or_default().to_string_lossy();
+        incoming::make(&dir, &name, &key, encrypt)?;
+    }
     let tuf = project.updates_dir().join("tuf");
     ceremony::publish_roots(&dir, &tuf)?;
     let expiry = Expiry::from(SystemTime::now());

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use keys::keyfile::PrivateKey;
+use keys::signer::Signer;
 
 use super::{print, Context};
 use crate::cache::Cache;
@@ -107,7 +107,7 @@ fn named(project: &Project, name: &str) -> Result<String> {
     let repo = project.repo_dir();
     let commit = release::resolve(&repo, name)
         .with_context(|| format!("releasing {name}; `builder build` makes a commit to release"))?;
-    let key = PrivateKey::load(&project.keys_dir().join("commit.pem"))?;
+    let key = Signer::open(&project.keys_dir().join("commit.pem"))?;
     commit::sign(&repo, &commit, &key)?;
     Ok(commit)
 }

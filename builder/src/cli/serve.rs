@@ -25,6 +25,9 @@ pub(super) struct Args {
     /// A further name or address for the server's certificate, as devices reach it
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
+    /// Only for devices with a certificate of an authority in this file (PEM)
+    #[arg(long, value_name = "FILE")]
+    client_ca: Option<PathBuf>,
     /// Allows TLS 1.2 besides 1.3
     #[arg(long)]
     tls12: bool,
@@ -49,6 +52,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
     let mut config = Config::new(dir, tls);
     config.bind = args.bind;
     config.port = args.port;
+    config.client_ca.clone_from(&args.client_ca);
     config.allow_tls12 = args.tls12;
     config.reports = Some(project.out_dir().join("reports.jsonl"));
     config.print_requests = context.progress == Progress::Shown;

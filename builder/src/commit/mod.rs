@@ -71,11 +71,11 @@ pub fn commit(
 
 /// Signs a commit: the detached metadata gets the ed25519 signature of the commit object's bytes.
 /// Signatures of other keys stay.
-pub fn sign(repo: &Path, checksum: &str, key: &keys::keyfile::PrivateKey) -> Result<()> {
+pub fn sign(repo: &Path, checksum: &str, key: &dyn keys::signer::Sign) -> Result<()> {
     let repository = open(repo)?;
     let attach = || -> Result<()> {
         let commit = repository.load_variant(ObjectType::Commit, checksum)?;
-        let signature = key.sign(&commit.data_as_bytes()).to_vec();
+        let signature = key.sign(&commit.data_as_bytes())?.to_vec();
         let old = repository.read_commit_detached_metadata(checksum, NO_CANCEL)?;
         let dict = glib::VariantDict::new(old.as_ref());
         let mut signatures: Vec<Vec<u8>> =

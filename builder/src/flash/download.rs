@@ -219,7 +219,7 @@ mod tests {
         assert!(fetch(&known).unwrap_err().contains(SUMS));
         fs::write(site.join(SUMS), sums()).unwrap();
         assert!(fetch(&known).unwrap_err().contains(SIGNATURE));
-        fs::write(site.join(SIGNATURE), sign(&sums(), &key)).unwrap();
+        fs::write(site.join(SIGNATURE), sign(&sums(), &key).unwrap()).unwrap();
         assert!(fetch(&[]).unwrap_err().contains("no key"));
         let other = [keys::keyfile::PrivateKey::generate()
             .unwrap()

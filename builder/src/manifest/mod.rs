@@ -264,6 +264,14 @@ pub struct Update {
     pub ca: Option<String>,
     /// Where devices POST their report after a judged boot.
     pub report_url: Option<String>,
+    /// Pins of the keys that update and report server may have: `sha256//` and base64.
+    pub pinned_keys: Vec<String>,
+    /// File on the device with its own certificate (PEM), for servers that want one.
+    pub client_certificate: Option<String>,
+    /// File on the device with that certificate's private key, if it is not in the same file.
+    pub client_key: Option<String>,
+    /// Proxy on the way to the servers, `http://host:port`.
+    pub proxy: Option<String>,
     /// Boots a new deployment has on trial, 1 to 9.
     #[schemars(range(min = 1, max = 9))]
     pub tries: u8,
@@ -278,6 +286,10 @@ impl Default for Update {
             interval: "1h".into(),
             ca: None,
             report_url: None,
+            pinned_keys: Vec::new(),
+            client_certificate: None,
+            client_key: None,
+            proxy: None,
             tries: 3,
         }
     }

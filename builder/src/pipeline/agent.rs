@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
-use keys::keyfile::PrivateKey;
+use keys::signer::Signer;
 
 use crate::project::{Merged, Project};
 use crate::tree::AgentFiles;
@@ -14,7 +14,7 @@ use crate::tree::AgentFiles;
 const PROGRAM: &str = "device-agent";
 
 /// What the tree needs of the agent.
-pub fn files(project: &Project, merged: &Merged, signer: &PrivateKey) -> Result<AgentFiles> {
+pub fn files(project: &Project, merged: &Merged, signer: &Signer) -> Result<AgentFiles> {
     let binary = find(&merged.board.arch)?;
     check_machine(&binary, &merged.board.arch)?;
     let root = project.keys_dir().join("root.json");
@@ -36,33 +36,38 @@ pub fn files(project: &Project, merged: &Merged, signer: &PrivateKey) -> Result<
         commit_keys: former(project)?
             .iter()
             .chain([signer])
-            .map(PrivateKey::public_base64)
+            .map(Signer::public_base64)
             .collect(),
         ca_pem: ca_pem.transpose()?,
     })
 }
 
 /// Reads the product's commit-signing key.
-pub fn signer(project: &Project) -> Result<PrivateKey> {
+pub fn signer(project: &Project) -> Result<Signer> {
     let path = project.keys_dir().join("commit.pem");
-    if !path.exists() {
+    if !is_there(&path) {
         bail!(
             "reading {}, which signs what is built: it is missing; `builder keys init` makes the \
              keys of a new product, and a copy restores those of an old one",
             path.display()
         );
     }
-    Ok(PrivateKey::load(&path)?)
+    Ok(Signer::open(&path)?)
 }
 
 /// The commit key before the present one, while `builder keys rotate commit` is under way: what is built is
 /// signed by both and trusts both, so devices that know only the former one can follow.
-pub fn former(project: &Project) -> Result<Option<PrivateKey>> {
+pub fn former(project: &Project) -> Result<Option<Signer>> {
     let path = project.keys_dir().join("commit-old.pem");
-    if !path.exists() {
+    if !is_there(&path) {
         return Ok(None);
     }
-    Ok(Some(PrivateKey::load(&path)?))
+    Ok(Some(Signer::open(&path)?))
+}
+
+/// A key file, or the description of a signer in its place.
+fn is_there(path: &Path) -> bool {
+    path.exists() || path.with_extension("toml").exists()
 }
 
 fn read_ca(path: &Path) -> Result<Vec<u8>> {

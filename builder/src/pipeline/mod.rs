@@ -310,7 +310,7 @@ impl<'a> Build<'a> {
         &self,
         assembled: &Assembled,
         locked: &Locked,
-        signer: &keys::keyfile::PrivateKey,
+        signer: &keys::signer::Signer,
     ) -> Result<String> {
         let meta = CommitMeta {
             reference: self.merged.reference(),
@@ -334,7 +334,7 @@ impl<'a> Build<'a> {
         locked: &Locked,
         committed: &Committed,
         stamp: &mut Stamp,
-        signer: &keys::keyfile::PrivateKey,
+        signer: &keys::signer::Signer,
     ) -> Result<(Option<ImageFiles>, bool)> {
         if options.formats.is_empty() {
             return Ok((None, true));

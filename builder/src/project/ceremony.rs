@@ -11,18 +11,17 @@
 //! ```
 
 use std::fs;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{bail, Context, Result};
-use base64::engine::general_purpose::STANDARD;
-use base64::Engine as _;
 use keys::author::root::{self, Change, Progress, TopRole};
 use keys::author::Expiry;
-use keys::keyfile::PrivateKey;
-use keys::signer::Signer;
+use keys::signer::{self, Signer};
 use serde::{Deserialize, Serialize};
 
+use super::incoming::{self, Incoming};
 use super::secrets;
 
 /// What a change does with the key that goes.
@@ -75,14 +74,13 @@ fn top_role(key: &str) -> Result<TopRole> {
     })
 }
 
-/// Drafts root metadata in which another key stands for `key`. `new` is a key file, a signing program's
-/// description or a public key in base64; without it a key is made. A root key whose file is elsewhere is named
+/// Drafts root metadata in which another key stands for `key`. A root key whose file is elsewhere is named
 /// by `old`, its public key in base64.
 pub fn replace(
     dir: &Path,
     key: &str,
     old: Option<&str>,
-    new: Option<&str>,
+    new: &Incoming<'_>,
     fate: Fate,
 ) -> Result<Outcome> {
     let role = top_role(key)?;
@@ -97,7 +95,8 @@ pub fn replace(
         }
         _ => None,
     };
-    let comes = match incoming(dir, key, new) {
+    let place = dir.join("new").join(format!("{key}.pem"));
+    let comes = match new.put(dir, key, &place) {
         Ok(comes) => comes,
         Err(error) => {
             forget_new(dir)?;
@@ -110,7 +109,9 @@ pub fn replace(
         new: Some(comes),
     };
     // Of a key that stays elsewhere there is no file to put in place.
-    let replaced = dir.join("new").exists();
+    let replaced = ["pem", "toml"]
+        .iter()
+        .any(|kind| place.with_extension(kind).exists());
     begin(dir, &change, note(key, replaced, fate))
 }
 
@@ -135,6 +136,12 @@ pub fn renew(dir: &Path) -> Result<Outcome> {
     begin(dir, &Change::Renew, Note::default())
 }
 
+/// Drafts root metadata that wants another number of root signatures.
+pub fn threshold(dir: &Path, wanted: NonZeroU64) -> Result<Outcome> {
+    no_draft(dir)?;
+    begin(dir, &Change::Threshold(wanted), Note::default())
+}
+
 fn note(key: &str, replaced: bool, fate: Fate) -> Note {
     Note {
         key: Some(key.to_owned()),
@@ -143,45 +150,9 @@ fn note(key: &str, replaced: bool, fate: Fate) -> Note {
     }
 }
 
-/// The public key that comes; makes or copies its file to `new/`.
-fn incoming(dir: &Path, key: &str, new: Option<&str>) -> Result<[u8; 32]> {
-    let place = dir.join("new").join(format!("{key}.pem"));
-    match new {
-        None => {
-            make_dir(&dir.join("new"))?;
-            let made = PrivateKey::generate()?;
-            made.save_new(&place)?;
-            Ok(made.public_bytes())
-        }
-        Some(file) if Path::new(file).exists() => {
-            let kind = Path::new(file).extension().and_then(|kind| kind.to_str());
-            let Some(kind @ ("pem" | "toml")) = kind else {
-                bail!("{file}: a key is a file .pem, a program that signs is described by a file .toml");
-            };
-            make_dir(&dir.join("new"))?;
-            let copy = place.with_extension(kind);
-            fs::copy(file, &copy).with_context(|| format!("writing {}", copy.display()))?;
-            Ok(Signer::open(&place)?.public_bytes())
-        }
-        Some(text) => public(text),
-    }
-}
-
-fn public(text: &str) -> Result<[u8; 32]> {
-    STANDARD
-        .decode(text)
-        .ok()
-        .and_then(|bytes| bytes.try_into().ok())
-        .with_context(|| {
-            format!(
-                "reading '{text}': it is neither a file nor the base64 of a public key of 32 bytes"
-            )
-        })
-}
-
 /// The public key `old`, which must be that of the file `key` if there is one: its file goes with it.
 fn named(dir: &Path, key: &str, old: &str) -> Result<[u8; 32]> {
-    let (old, file) = (public(old)?, dir.join(format!("{key}.pem")));
+    let (old, file) = (incoming::public(old)?, dir.join(format!("{key}.pem")));
     let here = file.exists() || file.with_extension("toml").exists();
     if here && Signer::open(&file)?.public_bytes() != old {
         bail!(
@@ -232,8 +203,22 @@ fn drafted(dir: &Path, change: &Change) -> Result<Vec<u8>> {
     Ok(draft)
 }
 
-/// Ends a ceremony without a result.
-pub fn discard(dir: &Path) -> Result<()> {
+/// Ends a ceremony without a result. A draft that has all its signatures is only given up by force: elsewhere it
+/// may be in force already, and half the files of a cut-off exchange may have changed places.
+pub fn discard(dir: &Path, force: bool) -> Result<()> {
+    // A draft that nobody can judge is of no use to anybody.
+    let complete = progress(dir).is_ok_and(|found| found.is_some_and(|draft| draft.complete()));
+    if complete && !force {
+        bail!(
+            "giving up {}: it has all its signatures, and whoever has a copy may have published it; \
+             `builder keys ceremony` puts it in force, `--discard --force` gives it up all the same",
+            draft_path(dir).display()
+        );
+    }
+    clear(dir)
+}
+
+fn clear(dir: &Path) -> Result<()> {
     forget_new(dir)?;
     for file in [draft_path(dir), dir.join("root.draft.toml")] {
         if file.exists() {
@@ -254,7 +239,11 @@ fn forget_new(dir: &Path) -> Result<()> {
 
 /// Adds a signature to a draft, wherever it stands: on a machine with one root key and nothing else.
 pub fn sign(draft: &Path, key: &Path) -> Result<()> {
-    let signed = root::sign(&read(draft)?, &Signer::open(&key.with_extension("pem"))?)?;
+    let signer = match key.to_str() {
+        Some(uri) if signer::is_uri(uri) => Signer::on_token(uri)?,
+        _ => Signer::open(&key.with_extension("pem"))?,
+    };
+    let signed = root::sign(&read(draft)?, &signer)?;
     write(draft, &signed)
 }
 
@@ -273,8 +262,13 @@ pub fn progress(dir: &Path) -> Result<Option<Progress>> {
     if !draft.exists() {
         return Ok(None);
     }
-    let previous = read(&dir.join("root.json"))?;
-    Ok(Some(root::progress(Some(&previous), &read(&draft)?)?))
+    let (previous, draft) = (read(&dir.join("root.json"))?, read(&draft)?);
+    if previous == draft {
+        // Cut off when all was done but to clear away.
+        clear(dir)?;
+        return Ok(None);
+    }
+    Ok(Some(root::progress(Some(&previous), &draft)?))
 }
 
 /// Puts a draft in force that has all its signatures. Cut off, it can be called again.
@@ -296,7 +290,7 @@ pub fn finish(dir: &Path) -> Result<Outcome> {
         .context("reading what the draft changes")?;
     exchange(dir, &note, progress.version)?;
     write(&dir.join("root.json"), &draft)?;
-    discard(dir)?;
+    clear(dir)?;
     Ok(Outcome::Done {
         version: progress.version,
     })
@@ -330,45 +324,6 @@ fn retire(dir: &Path, file: &Path, destroyed: bool, version: u64) -> Result<()> 
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let place = retired.join(format!("until-{version}.{name}"));
     fs::rename(file, &place).with_context(|| format!("writing {}", place.display()))
-}
-
-/// Another commit key: devices in the field know the present one, so it goes on signing beside the new one until
-/// [`drop_former_commit_key`].
-pub fn rotate_commit(dir: &Path) -> Result<()> {
-    let (present, former) = (dir.join("commit.pem"), dir.join("commit-old.pem"));
-    if former.exists() && !present.exists() {
-        // Cut off between the two steps: the former one goes back, and the rotation is done again.
-        fs::rename(&former, &present).with_context(|| format!("writing {}", present.display()))?;
-    }
-    if former.exists() {
-        bail!(
-            "{} is there: the last rotation has not ended; when every device has a release with both keys, \
-             end it with `builder keys revoke commit-old`",
-            former.display()
-        );
-    }
-    // The new one is whole before the present one moves; what a failure has left is made use of.
-    let next = dir.join("commit-new.pem");
-    if !next.exists() {
-        PrivateKey::generate()?.save_new(&next)?;
-    }
-    for (from, to) in [(&present, &former), (&next, &present)] {
-        fs::rename(from, to).with_context(|| format!("writing {}", to.display()))?;
-    }
-    Ok(())
-}
-
-/// Ends the rotation of the commit key.
-pub fn drop_former_commit_key(dir: &Path) -> Result<()> {
-    let former = dir.join("commit-old.pem");
-    if !dir.join("commit.pem").exists() {
-        bail!(
-            "removing {}: there is no commit.pem, so it is the only commit key; `builder keys rotate commit` \
-             puts that right",
-            former.display()
-        );
-    }
-    fs::remove_file(&former).with_context(|| format!("removing {}", former.display()))
 }
 
 /// Puts every version of root metadata that there has been beside the published metadata, so that a device of any

@@ -1,8 +1,12 @@
 //! Keys replaced with all root keys at hand, with root keys on other machines, and what published metadata and
 //! devices' chain of roots make of it.
 
+use super::super::commit_key;
 use super::*;
 use keys::author::{self, Keyring};
+use keys::keyfile::{self, passphrase, PrivateKey};
+
+const PLAIN: Incoming<'_> = Incoming::Made { encrypt: false };
 
 fn keys() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -34,7 +38,7 @@ fn with_the_root_keys_at_hand_a_key_is_replaced_at_once() {
         .enumerate()
     {
         let before = public_of(dir, key);
-        let outcome = replace(dir, key, None, None, Fate::Retired).unwrap();
+        let outcome = replace(dir, key, None, &PLAIN, Fate::Retired).unwrap();
         let Outcome::Done { version } = outcome else {
             panic!("{outcome:?}");
         };
@@ -47,7 +51,7 @@ fn with_the_root_keys_at_hand_a_key_is_replaced_at_once() {
     }
     assert!((1..=5).all(|n| tuf.join(format!("{n}.root.json")).exists()));
     // A stolen key leaves nothing behind.
-    replace(dir, "timestamp", None, None, Fate::Destroyed).unwrap();
+    replace(dir, "timestamp", None, &PLAIN, Fate::Destroyed).unwrap();
     assert!(!dir.join("retired/until-6.timestamp.pem").exists());
     publish(dir, &tuf).unwrap();
 }
@@ -62,10 +66,10 @@ fn root_keys_on_other_machines_sign_a_file() {
         fs::rename(dir.join(&name), away.join(&name)).unwrap();
     }
     let before = public_of(dir, "targets");
-    let outcome = replace(dir, "targets", None, None, Fate::Retired).unwrap();
+    let outcome = replace(dir, "targets", None, &PLAIN, Fate::Retired).unwrap();
     assert!(matches!(outcome, Outcome::Waiting(_)), "{outcome:?}");
     assert_eq!(public_of(dir, "targets"), before, "not before it is signed");
-    let error = replace(dir, "snapshot", None, None, Fate::Retired).unwrap_err();
+    let error = replace(dir, "snapshot", None, &PLAIN, Fate::Retired).unwrap_err();
     assert!(error.to_string().contains("under way"), "{error}");
 
     // Carried to two people, who sign copies of their own.
@@ -88,7 +92,7 @@ fn root_keys_on_other_machines_sign_a_file() {
         dir,
         "root-2",
         Some(&old),
-        Some(&fresh.public_base64()),
+        &Incoming::Named(&fresh.public_base64()),
         Fate::Retired,
     )
     .unwrap();
@@ -109,7 +113,7 @@ fn root_keys_on_other_machines_sign_a_file() {
     drop_root_key(dir, "root-2", Some(&fresh.public_base64()), Fate::Destroyed).unwrap();
     let waiting = progress(dir).unwrap().unwrap();
     assert_eq!((waiting.keys.len(), waiting.before.len()), (2, 3));
-    discard(dir).unwrap();
+    discard(dir, false).unwrap();
     assert!(progress(dir).unwrap().is_none());
 }
 
@@ -118,18 +122,18 @@ fn what_cannot_be_replaced_leaves_no_draft() {
     let dir = keys();
     let dir = dir.path();
     for (key, old, new, says) in [
-        ("nobody", None, None, "no role"),
-        ("root-9", None, None, "--old"),
-        ("targets", None, Some("short"), "neither a file"),
-        ("targets", Some("AAAA"), None, "base64"),
+        ("nobody", None, PLAIN, "no role"),
+        ("root-9", None, PLAIN, "--old"),
+        ("targets", None, Incoming::Named("short"), "neither a file"),
+        ("targets", Some("AAAA"), PLAIN, "base64"),
     ] {
-        let error = replace(dir, key, old, new, Fate::Retired).unwrap_err();
+        let error = replace(dir, key, old, &new, Fate::Retired).unwrap_err();
         assert!(format!("{error:#}").contains(says), "{error:#}");
         assert!(progress(dir).unwrap().is_none());
         assert!(!dir.join("new").exists(), "{key}");
     }
     let foreign = PrivateKey::generate().unwrap().public_base64();
-    replace(dir, "root-1", Some(&foreign), None, Fate::Retired).unwrap_err();
+    replace(dir, "root-1", Some(&foreign), &PLAIN, Fate::Retired).unwrap_err();
     assert!(!dir.join("new").exists());
     // Two of three must sign: a second key less would leave too few.
     drop_root_key(dir, "root-1", None, Fate::Destroyed).unwrap();
@@ -142,12 +146,12 @@ fn the_commit_key_is_replaced_in_two_steps() {
     let dir = keys();
     let dir = dir.path();
     let before = public_of(dir, "commit");
-    rotate_commit(dir).unwrap();
+    commit_key::rotate(dir, &PLAIN).unwrap();
     assert_eq!(public_of(dir, "commit-old"), before);
     assert_ne!(public_of(dir, "commit"), before);
-    rotate_commit(dir).unwrap_err();
-    drop_former_commit_key(dir).unwrap();
-    drop_former_commit_key(dir).unwrap_err();
+    commit_key::rotate(dir, &PLAIN).unwrap_err();
+    commit_key::drop_former(dir).unwrap();
+    commit_key::drop_former(dir).unwrap_err();
 }
 
 #[test]
@@ -157,8 +161,8 @@ fn a_commit_key_is_never_lost() {
     let before = public_of(dir, "commit");
     // Cut off between the two renames.
     fs::rename(dir.join("commit.pem"), dir.join("commit-old.pem")).unwrap();
-    drop_former_commit_key(dir).unwrap_err();
-    rotate_commit(dir).unwrap();
+    commit_key::drop_former(dir).unwrap_err();
+    commit_key::rotate(dir, &PLAIN).unwrap();
     assert_eq!(public_of(dir, "commit-old"), before);
     assert_ne!(public_of(dir, "commit"), before);
     assert!(!dir.join("commit-new.pem").exists());
@@ -171,7 +175,7 @@ fn the_file_of_another_key_stays() {
     let second = public_of(dir, "root-2");
     for error in [
         drop_root_key(dir, "root-1", Some(&second), Fate::Destroyed).unwrap_err(),
-        replace(dir, "root-1", Some(&second), None, Fate::Destroyed).unwrap_err(),
+        replace(dir, "root-1", Some(&second), &PLAIN, Fate::Destroyed).unwrap_err(),
     ] {
         assert!(error.to_string().contains("--old"), "{error}");
     }
@@ -188,9 +192,104 @@ fn a_key_is_taken_from_the_file_that_is_named() {
     fresh.save_new(&other.join("x.pem")).unwrap();
     fs::copy(other.join("x.pem"), other.join("x.key")).unwrap();
     let from = |name: &str| other.join(name).to_string_lossy().into_owned();
-    let error = replace(dir, "targets", None, Some(&from("x.key")), Fate::Retired).unwrap_err();
+    let error = replace(
+        dir,
+        "targets",
+        None,
+        &Incoming::Named(&from("x.key")),
+        Fate::Retired,
+    )
+    .unwrap_err();
     assert!(error.to_string().contains(".pem"), "{error}");
     assert!(!dir.join("new").exists());
-    replace(dir, "targets", None, Some(&from("x.pem")), Fate::Retired).unwrap();
+    replace(
+        dir,
+        "targets",
+        None,
+        &Incoming::Named(&from("x.pem")),
+        Fate::Retired,
+    )
+    .unwrap();
     assert_eq!(public_of(dir, "targets"), fresh.public_base64());
+}
+
+#[test]
+fn a_new_key_has_the_passphrase_of_the_others() {
+    let dir = keys();
+    let dir = dir.path();
+    // As if it had been typed, so that no test waits at a terminal.
+    passphrase::remember(&dir.join("any"), "secret");
+    let sealed = |name: &str| keyfile::is_encrypted(&dir.join(format!("{name}.pem")));
+    replace(dir, "targets", None, &PLAIN, Fate::Destroyed).unwrap();
+    assert!(!sealed("targets"), "no other has one");
+    // One is enough; each costs time to open.
+    let file = dir.join("commit.pem");
+    fs::remove_file(&file).unwrap();
+    let key = PrivateKey::generate().unwrap();
+    key.save_new_encrypted(&file, "secret").unwrap();
+    for name in ["root-2", "targets", "timestamp"] {
+        let outcome = replace(dir, name, None, &PLAIN, Fate::Destroyed).unwrap();
+        assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+        // The machine that publishes has nobody who types.
+        assert_eq!(sealed(name), name != "timestamp", "{name}");
+    }
+    commit_key::rotate(dir, &PLAIN).unwrap();
+    assert!(sealed("commit") && sealed("commit-old"));
+    PrivateKey::load(&file).unwrap();
+    // A wrong passphrase is not given to a new key.
+    passphrase::remember(&dir.join("any"), "wrong");
+    let error = replace(dir, "targets", None, &PLAIN, Fate::Destroyed).unwrap_err();
+    assert!(
+        format!("{error:#}").contains("does not open it"),
+        "{error:#}"
+    );
+    assert!(progress(dir).unwrap().is_none() && !dir.join("new").exists());
+}
+
+#[test]
+fn a_draft_with_all_its_signatures_is_given_up_by_force_only() {
+    let dir = keys();
+    let away = tempfile::tempdir().unwrap();
+    let (dir, away) = (dir.path(), away.path());
+    for key in ["root-1.pem", "root-2.pem"] {
+        fs::rename(dir.join(key), away.join(key)).unwrap();
+    }
+    let begun = |key: &str| replace(dir, key, None, &PLAIN, Fate::Retired).unwrap();
+    assert!(matches!(begun("targets"), Outcome::Waiting(_)));
+    sign(&draft_path(dir), &away.join("root-1.pem")).unwrap();
+    assert!(progress(dir).unwrap().unwrap().complete());
+    let error = discard(dir, false).unwrap_err().to_string();
+    assert!(error.contains("--force"), "{error}");
+    assert!(dir.join("new/targets.pem").exists());
+    discard(dir, true).unwrap();
+    assert!(progress(dir).unwrap().is_none() && !dir.join("new").exists());
+    // Cut off when it was in force and nothing but the draft was left.
+    begun("targets");
+    sign(&draft_path(dir), &away.join("root-1.pem")).unwrap();
+    let draft = read(&draft_path(dir)).unwrap();
+    assert!(matches!(finish(dir).unwrap(), Outcome::Done { version: 2 }));
+    write(&draft_path(dir), &draft).unwrap();
+    assert!(progress(dir).unwrap().is_none());
+    assert!(!draft_path(dir).exists());
+    // What cannot be judged is given up without more ado.
+    begun("snapshot");
+    fs::write(draft_path(dir), "{").unwrap();
+    discard(dir, false).unwrap();
+}
+
+#[test]
+fn another_number_of_root_keys_must_sign() {
+    let dir = keys();
+    let dir = dir.path();
+    let number = |n| NonZeroU64::new(n).unwrap();
+    let error = threshold(dir, number(4)).unwrap_err();
+    assert!(format!("{error:#}").contains("4 must sign"), "{error:#}");
+    assert!(progress(dir).unwrap().is_none());
+    threshold(dir, number(3)).unwrap();
+    fs::remove_file(dir.join("root-3.pem")).unwrap();
+    let outcome = renew(dir).unwrap();
+    assert!(
+        matches!(&outcome, Outcome::Waiting(p) if p.threshold == 3),
+        "{outcome:?}"
+    );
 }

@@ -34,10 +34,10 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use keys::author::{self, Expiry, Keyring};
-use keys::keyfile::PrivateKey;
 use keys::release::{
     channel_target, is_target_name, release_target, Artifact, Channel, Delta, Release, FORMAT,
 };
+use keys::signer::Signer;
 use serde::Serialize;
 
 use crate::cache::Cache;
@@ -113,7 +113,7 @@ impl Request {
     /// `keys/commit.pem`.
     pub fn of(project: &Project, board: &str, channel: &str, commit: &str) -> Result<Self> {
         let keys = project.keys_dir();
-        let commit_key = PrivateKey::load(&keys.join("commit.pem"))?;
+        let commit_key = Signer::open(&keys.join("commit.pem"))?;
         Ok(Self {
             repo: project.repo_dir(),
             updates: project.updates_dir(),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::command::Command;
+use keys::keyfile::PrivateKey;
 use std::fs;
 use std::time::Duration;
 

@@ -24,6 +24,8 @@ use anyhow::{Context, Result};
 use axum_server::tls_rustls::RustlsConfig;
 use axum_server::Handle;
 use rustls::pki_types::{pem::PemObject, CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::WebPkiClientVerifier;
 use serde::Serialize;
 
 use fault::Faults;
@@ -47,6 +49,8 @@ pub struct Config {
     pub port: u16,
     /// Certificate and key, from [`tls::ensure`].
     pub tls: TlsFiles,
+    /// Authorities (PEM) one of which must vouch for a client's certificate; none: clients need no certificate.
+    pub client_ca: Option<PathBuf>,
     /// Allows TLS 1.2 besides 1.3, for old clients.
     pub allow_tls12: bool,
     /// File that `POST /report` appends to; none: reports are not taken.
@@ -68,6 +72,7 @@ impl Config {
             bind: ANY,
             port: DEFAULT_PORT,
             tls,
+            client_ca: None,
             allow_tls12: false,
             reports: None,
             print_requests: false,
@@ -244,7 +249,7 @@ pub fn start(config: Config) -> Result<Running> {
 /// `builder serve`: starts a server, prints where it is, and serves until SIGINT or SIGTERM.
 pub fn serve(config: Config) -> Result<()> {
     let (dir, tls) = (config.dir.clone(), config.tls.clone());
-    let reports = config.reports.clone();
+    let (reports, client_ca) = (config.reports.clone(), config.client_ca.clone());
     // Before the server, so that no signal can fall between start and wait.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -271,6 +276,10 @@ pub fn serve(config: Config) -> Result<()> {
         "  fingerprint      SHA-256 {}",
         tls.fingerprint
     ));
+    tell(format_args!("  pinned key       {}", tls::pin(&tls.cert)?));
+    if let Some(file) = client_ca {
+        tell(format_args!("  for devices of   {}", file.display()));
+    }
     if let Some(file) = reports {
         tell(format_args!("  reports          {}", file.display()));
     }
@@ -303,10 +312,14 @@ fn server_config(config: &Config) -> Result<rustls::ServerConfig> {
     let private = PrivateKeyDer::from_pem_file(key)
         .with_context(|| format!("reading the private key {}", key.display()))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let clients: Arc<dyn ClientCertVerifier> = match &config.client_ca {
+        Some(file) => tls::clients_of(file, provider.clone())?,
+        None => WebPkiClientVerifier::no_client_auth(),
+    };
     let mut server = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .context("choosing TLS versions")?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_single_cert(chain, private)
         .with_context(|| format!("using {} with {}", cert.display(), key.display()))?;
     server.alpn_protocols = vec![b"http/1.1".to_vec()];

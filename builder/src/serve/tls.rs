@@ -10,13 +10,19 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{bail, Context, Result};
+use keys::pin::Pin;
 use rcgen::{
     date_time_ymd, BasicConstraints, CertificateParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{pem::PemObject, CertificateDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::RootCertStore;
 use sha2::{Digest, Sha256};
 
 /// Names that every server certificate carries: the host itself, and the host as a guest of QEMU's
@@ -86,6 +92,39 @@ pub fn fingerprint(cert: &Path) -> Result<String> {
         .map(|byte| format!("{byte:02X}"))
         .collect();
     Ok(pairs.join(":"))
+}
+
+/// The pin of the first certificate in a PEM file, for `update.pinned-keys`.
+pub fn pin(cert: &Path) -> Result<Pin> {
+    let der = CertificateDer::from_pem_file(cert)
+        .with_context(|| format!("reading the certificate {}", cert.display()))?;
+    let parsed = ParsedCertificate::try_from(&der)
+        .with_context(|| format!("reading the certificate {}", cert.display()))?;
+    Ok(Pin::of_spki(&parsed.subject_public_key_info()))
+}
+
+/// Accepts clients with a certificate of one of the authorities in a PEM file, and no others.
+pub(super) fn clients_of(
+    file: &Path,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>> {
+    let mut roots = RootCertStore::empty();
+    let found = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| format!("reading the authorities {}", file.display()))?;
+    for certificate in found {
+        roots
+            .add(certificate)
+            .with_context(|| format!("reading the authorities {}", file.display()))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .with_context(|| {
+            format!(
+                "reading the authorities {}: no certificate in it?",
+                file.display()
+            )
+        })
 }
 
 struct Authority {
@@ -262,6 +301,17 @@ mod tests {
         }
         let printed = openssl(&["x509", "-in", cert, "-noout", "-fingerprint", "-sha256"]);
         assert!(printed.ends_with(&files.fingerprint), "{printed}");
+        let key = openssl(&["x509", "-in", cert, "-noout", "-pubkey"]);
+        let file = dir.path().join("public.pem");
+        fs::write(&file, key).unwrap();
+        let digest = std::process::Command::new("sh")
+            .args(["-c", "openssl pkey -pubin -in \"$0\" -outform der | openssl dgst -sha256 -binary | base64"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        let digest = String::from_utf8(digest.stdout).unwrap();
+        let wanted = format!("sha256//{}", digest.trim());
+        assert_eq!(pin(&files.cert).unwrap().to_string(), wanted);
     }
 
     #[test]

@@ -169,6 +169,10 @@ fn config(merged: &Merged, files: &AgentFiles) -> Result<DeviceConfig> {
             channel: product.update.channel.clone(),
             automatic: product.update.automatic,
             report_url: product.update.report_url.clone(),
+            pinned_keys: product.update.pinned_keys.clone(),
+            client_certificate: product.update.client_certificate.clone(),
+            client_key: product.update.client_key.clone(),
+            proxy: product.update.proxy.clone(),
         },
         commit_keys: files.commit_keys.clone(),
         health: Health {

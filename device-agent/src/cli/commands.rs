@@ -32,7 +32,7 @@ fn base(device: &Device) -> Result<Base> {
     Ok(Base {
         floor: check::epoch_floor(&device.paths, running.and_then(|d| d.epoch)),
         memory: Memory::load(&device.paths),
-        transport: Transport::new(&device.paths)?,
+        transport: Transport::new(&device.paths, &device.config.update)?,
     })
 }
 
@@ -143,7 +143,7 @@ pub(super) async fn auto(device: &Device) -> Result<Answer> {
     }
     drop(store);
     if let Some(url) = &device.config.update.report_url {
-        let transport = Transport::new(&device.paths)?;
+        let transport = Transport::new(&device.paths, &device.config.update)?;
         match report::post_waiting(&device.paths, &transport, url).await {
             Ok(0) => {}
             Ok(n) => say(&format!("sent {n} reports")),

@@ -16,6 +16,7 @@ use device_agent::failed::Memory;
 use device_agent::install::{self, Switched};
 use device_agent::judge::{self, Conclusion};
 use device_agent::paths::Paths;
+use device_agent::sysroot::Sysroot;
 use device_agent::system::{Outcome, System, UnitState};
 use device_agent::transport::Transport;
 use keys::author::{self, Expiry, Keyring};
@@ -261,7 +262,7 @@ units = ["app.service"]
     }
 
     pub fn install(&self, release: &Release) -> anyhow::Result<Switched> {
-        let transport = Transport::new(&self.paths()).unwrap();
+        let transport = Transport::new(&self.paths(), &self.device().config.update).unwrap();
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -438,14 +439,20 @@ units = ["app.service"]
 }
 
 impl World {
-    fn keys(&self) -> PathBuf {
+    /// The release keys, made by the first publication.
+    pub fn keys(&self) -> PathBuf {
         self.dir.path().join("keys")
     }
 
     /// Publishes signed metadata: these releases, newest first, are the channel.
-    pub fn publish(&self, releases: &[&Release]) {
+    /// Returns the version of the timestamp.
+    pub fn publish(&self, releases: &[&Release]) -> u64 {
+        self.publish_until(releases, &Expiry::from(std::time::SystemTime::now()))
+    }
+
+    /// The same, valid until then.
+    pub fn publish_until(&self, releases: &[&Release], expiry: &Expiry) -> u64 {
         let keyring = Keyring::in_dir(&self.keys());
-        let expiry = Expiry::from(std::time::SystemTime::now());
         let root_file = self.root().join(bsp::device::ROOT_JSON_PATH);
         if !root_file.exists() {
             std::fs::create_dir_all(self.keys()).unwrap();
@@ -457,9 +464,21 @@ impl World {
             ] {
                 PrivateKey::generate().unwrap().save_new(file).unwrap();
             }
-            let root = author::create_root(&keyring, &expiry).unwrap();
+            let root = author::create_root(&keyring, expiry).unwrap();
             std::fs::write(&root_file, root).unwrap();
         }
+        let root = std::fs::read(root_file).unwrap();
+        self.publish_as(&root, &keyring, releases, expiry)
+    }
+
+    /// The same with any root and keys.
+    pub fn publish_as(
+        &self,
+        root: &[u8],
+        keyring: &Keyring,
+        releases: &[&Release],
+        expiry: &Expiry,
+    ) -> u64 {
         let channel = Channel {
             format: keys::release::FORMAT,
             product: PRODUCT.into(),
@@ -474,14 +493,20 @@ impl World {
                 release.to_json().unwrap(),
             ));
         }
-        let root = std::fs::read(root_file).unwrap();
-        author::publish(&root, &keyring, &self.server().join("tuf"), add, &expiry).unwrap();
+        let done = author::publish(root, keyring, &self.server().join("tuf"), add, expiry);
+        done.unwrap().timestamp_version
+    }
+
+    /// The epoch that the running deployment remembers.
+    pub fn epoch_of_what_runs(&self) -> Option<u64> {
+        let sysroot = Sysroot::read(&self.root()).unwrap();
+        sysroot.find(&self.device().booted).and_then(|d| d.epoch)
     }
 
     /// What the channel offers.
     pub fn look(&self) -> anyhow::Result<Offer> {
         let device = self.device();
-        let transport = Transport::new(&self.paths()).unwrap();
+        let transport = Transport::new(&self.paths(), &device.config.update).unwrap();
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

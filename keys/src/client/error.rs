@@ -15,6 +15,14 @@ pub enum ClientError {
         /// What the transport said.
         reason: String,
     },
+    /// Whoever answered is not the server that this device was told to trust.
+    #[error("fetching {url}: {reason}; it is another server, or its key was changed")]
+    Server {
+        /// What was fetched.
+        url: String,
+        /// What the transport said.
+        reason: String,
+    },
     /// The server answers but does not have a file that must be there.
     #[error("fetching {url}: the server does not have it; is the address right, and has anything been published?")]
     NotOnServer {
@@ -91,6 +99,10 @@ impl ClientError {
         let url = error.url().to_owned();
         match error.kind() {
             TransportErrorKind::FileNotFound => Self::NotOnServer { url },
+            TransportErrorKind::Untrusted => Self::Server {
+                url,
+                reason: reason(error),
+            },
             TransportErrorKind::Other => Self::Network {
                 url,
                 reason: reason(error),

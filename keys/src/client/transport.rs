@@ -30,6 +30,8 @@ pub trait Transport: fmt::Debug + Send + Sync {
 pub enum TransportErrorKind {
     /// The server answered that it has no such file.
     FileNotFound,
+    /// Whoever answered is not the server that is wanted.
+    Untrusted,
     /// Anything else: the file may be there.
     Other,
 }

@@ -1,7 +1,8 @@
 //! Where a passphrase comes from: a file named in the environment, else whoever sits at the terminal.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{read_private, KeyFileError};
 
@@ -10,25 +11,32 @@ pub const FILE_VARIABLE: &str = "TREELINE_PASSPHRASE_FILE";
 
 /// What was typed for the keys of a directory: they share a passphrase, and nobody types it for every
 /// role of a release.
-static TYPED: Mutex<Option<(PathBuf, String)>> = Mutex::new(None);
+static TYPED: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
 
 /// The passphrase for a key file.
 pub fn get(path: &Path) -> Result<String, KeyFileError> {
     if let Some(file) = std::env::var_os(FILE_VARIABLE) {
         return read_private(Path::new(&file)).map(|text| line(&text));
     }
-    let dir = path.parent().unwrap_or(Path::new(".")).to_owned();
-    let mut typed = TYPED
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some((known, passphrase)) = typed.as_ref() {
-        if *known == dir {
-            return Ok(passphrase.clone());
-        }
+    if let Some(passphrase) = typed().get(directory(path)) {
+        return Ok(passphrase.clone());
     }
     let passphrase = ask(path, &format!("Passphrase of {}: ", path.display()))?;
-    *typed = Some((dir, passphrase.clone()));
+    remember(path, &passphrase);
     Ok(passphrase)
+}
+
+/// Has [`get`] answer with this for the keys beside `path`, as if it had been typed.
+pub fn remember(path: &Path, passphrase: &str) {
+    typed().insert(directory(path).to_owned(), passphrase.to_owned());
+}
+
+fn typed() -> MutexGuard<'static, BTreeMap<PathBuf, String>> {
+    TYPED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
 }
 
 /// A passphrase for new key files: from the same file, or typed twice.

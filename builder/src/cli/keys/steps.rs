@@ -16,6 +16,7 @@ No change of root metadata is under way.
 
   builder keys rotate KEY          another key for root-1, …, targets, snapshot or timestamp
   builder keys rotate root         a later expiry of root metadata
+  builder keys threshold N         another number of root keys that must sign
   builder keys revoke KEY          the same for a key that was lost or stolen
   builder keys revoke root-2 --drop --old PUBLIC
 

@@ -169,14 +169,14 @@ pub fn verify(message: &[u8], signature: &str, keys: &[String]) -> Result<()> {
 }
 
 /// The text of `SHA256SUMS.sig` for the text of `SHA256SUMS`.
-pub fn sign(sums: &str, key: &keys::keyfile::PrivateKey) -> String {
-    STANDARD.encode(key.sign(sums.as_bytes())) + "\n"
+pub fn sign(sums: &str, key: &dyn keys::signer::Sign) -> Result<String> {
+    Ok(STANDARD.encode(key.sign(sums.as_bytes())?) + "\n")
 }
 
 /// Signs the checksum file `sums`: writes `SHA256SUMS.sig` beside it.
-pub fn sign_beside(sums: &Path, key: &keys::keyfile::PrivateKey) -> Result<()> {
+pub fn sign_beside(sums: &Path, key: &dyn keys::signer::Sign) -> Result<()> {
     let path = sums.with_file_name(SIGNATURE);
     let text = std::fs::read_to_string(sums);
     let text = text.with_context(|| format!("reading {}", sums.display()))?;
-    std::fs::write(&path, sign(&text, key)).with_context(|| format!("writing {}", path.display()))
+    std::fs::write(&path, sign(&text, key)?).with_context(|| format!("writing {}", path.display()))
 }

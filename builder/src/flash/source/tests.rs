@@ -171,7 +171,11 @@ fn checksums_and_signature_vouch_for_an_image() {
     assert_eq!(Image::open(&raw, &[]).unwrap().trust, Trust::Checksums);
     let key = keys::keyfile::PrivateKey::generate().unwrap();
     let text = fs::read_to_string(dir.path().join(sides::SUMS)).unwrap();
-    fs::write(dir.path().join(sides::SIGNATURE), sides::sign(&text, &key)).unwrap();
+    fs::write(
+        dir.path().join(sides::SIGNATURE),
+        sides::sign(&text, &key).unwrap(),
+    )
+    .unwrap();
     let known = [key.public_base64()];
     assert_eq!(Image::open(&raw, &known).unwrap().trust, Trust::Signature);
     assert_eq!(Image::open(&raw, &[]).unwrap().trust, Trust::Checksums);

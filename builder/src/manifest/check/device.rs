@@ -62,6 +62,7 @@ fn update(report: &mut Report<'_>, update: &Update) {
             &hint(url),
         );
     }
+    identity(report, update);
     report.require(
         syntax::is_channel(&update.channel),
         at!["update", "channel"],
@@ -81,6 +82,41 @@ fn update(report: &mut Report<'_>, update: &Update) {
             at!["update", "ca"],
             &format!("\"{ca}\" leaves the product's directory"),
             "a relative path without `..`, e.g. \"keys/tls/ca.pem\"",
+        );
+    }
+}
+
+/// Who the server must be, and who the device is.
+fn identity(report: &mut Report<'_>, update: &Update) {
+    for pin in &update.pinned_keys {
+        if let Err(error) = keys::pin::Pin::parse(pin) {
+            let hint = "`builder serve` prints its own; for others see docs/src/agent.md";
+            report.require(false, at!["update", "pinned-keys"], &error, hint);
+        }
+    }
+    let (certificate, key) = (&update.client_certificate, &update.client_key);
+    for (name, file) in [("client-certificate", certificate), ("client-key", key)] {
+        if let Some(file) = file {
+            report.require(
+                file.starts_with('/'),
+                at!["update", name],
+                &format!("\"{file}\" does not begin with /"),
+                "it is a file on the device, which each of them has for itself, e.g. \"/var/lib/identity/device.pem\"",
+            );
+        }
+    }
+    report.require(
+        key.is_none() || certificate.is_some(),
+        at!["update", "client-key"],
+        "it is of no use without client-certificate",
+        "name the certificate's file too",
+    );
+    if let Some(proxy) = &update.proxy {
+        report.require(
+            syntax::is_url(proxy, &["http"]),
+            at!["update", "proxy"],
+            &format!("\"{proxy}\" is no http:// address"),
+            "e.g. \"http://proxy.example:3128\"; what goes through it is encrypted all the same",
         );
     }
 }
