@@ -155,6 +155,10 @@ pub struct Boot {
     /// `ramdisk_addr_r` and `fdt_addr_r` say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_addresses: Option<LoadAddresses>,
+    /// What U-Boot writes, in order, to start the hardware watchdog right before it starts a deployment on trial
+    /// (`uboot` only): a kernel that hangs or panics before its initramfs has the driver is then reset.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watchdog_start: Vec<RegisterWrite>,
     /// Consoles that GRUB talks on, in GRUB's words: `console` (the firmware's) and `serial` (the first
     /// serial port at 115200 baud; left out at boot if the machine has none). Empty: the firmware's.
     #[serde(default)]
@@ -203,6 +207,17 @@ pub struct LoadAddresses {
     pub ramdisk: u64,
     /// Device tree.
     pub device_tree: u64,
+}
+
+/// A 32-bit number to be written to a register of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RegisterWrite {
+    /// Physical address.
+    pub address: u32,
+    /// What is written there.
+    pub value: u32,
 }
 
 /// Where a redundant U-Boot environment stands, in bytes from the start of the disk. Each copy is written

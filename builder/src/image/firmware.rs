@@ -61,7 +61,7 @@ fn boot_script(board: &Board, root: &PlacedPartition, source_date_epoch: u64) ->
         arch: board.arch.clone(),
         device_tree,
         addresses: board.boot.load_addresses,
-        watchdog: None,
+        watchdog: board.boot.watchdog_start.clone(),
     });
     // The field of the image has 32 bits.
     let time = u32::try_from(source_date_epoch).unwrap_or(u32::MAX);

@@ -142,15 +142,27 @@ impl Machine {
     /// Puts the second disk into the USB port, once more if it was there: QEMU's USB controllers tell a guest only
     /// of what comes while it listens.
     pub fn plug_in(&mut self) -> Result<()> {
-        if std::mem::replace(&mut self.plugged, true) {
-            self.monitor
-                .execute("device_del", json!({"id": launch::OFFER}))?;
-        }
+        self.unplug()?;
+        self.plugged = true;
         // Without a number of its own QEMU would put a slow hub before it.
         let device = json!({
             "driver": "usb-storage", "id": launch::OFFER, "drive": launch::OFFER, "port": "1"
         });
         self.monitor.execute("device_add", device).map(drop)
+    }
+
+    /// Takes the second disk out of the USB port, if it is there.
+    pub fn unplug(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.plugged) {
+            self.monitor
+                .execute("device_del", json!({"id": launch::OFFER}))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the second disk is in the USB port.
+    pub fn is_plugged(&self) -> bool {
+        self.plugged
     }
 
     /// Writes a snapshot of memory and disk into the disk image.

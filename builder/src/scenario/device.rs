@@ -13,6 +13,8 @@ pub const BOOT: Duration = Duration::from_secs(900);
 pub const TRIAL: Duration = Duration::from_secs(2400);
 /// A command on the device.
 pub const COMMAND: Duration = Duration::from_secs(300);
+/// Printed by every kernel early in its boot.
+pub const KERNEL: &str = "Linux version";
 /// Fetching and installing.
 pub const UPGRADE: Duration = Duration::from_secs(900);
 
@@ -103,6 +105,16 @@ impl Device {
         Ok(())
     }
 
+    /// Takes the disk with the updates out while the device restarts: QEMU's dwc2 tells nobody of a disk that is
+    /// there before the kernel's driver, and then interrupts it for ever.
+    fn unplug_at_boot(&mut self, from: usize) -> Result<()> {
+        if self.machine.is_plugged() {
+            self.machine.console.wait_for(KERNEL, from, UPGRADE)?;
+            self.machine.unplug()?;
+        }
+        Ok(())
+    }
+
     /// Starts an upgrade that ends in a reboot; its output goes to the console.
     pub fn start_upgrade(&mut self, environment: &str) -> Result<()> {
         self.plug_in()?;
@@ -123,6 +135,7 @@ impl Device {
 
     /// Waits for the line that the agent prints when it has confirmed `version`.
     pub fn wait_confirmed(&mut self, version: &str, from: usize, limit: Duration) -> Result<()> {
+        self.unplug_at_boot(from)?;
         let confirmed = format!("device-agent: confirmed {version}");
         let markers = [confirmed.as_str(), "device-agent: fell back"];
         match self.machine.console.wait_for_any(&markers, from, limit)? {
@@ -133,6 +146,7 @@ impl Device {
 
     /// Waits for the line that the agent prints after a fallback.
     pub fn wait_fallback(&mut self, from: usize) -> Result<()> {
+        self.unplug_at_boot(from)?;
         let markers = ["device-agent: fell back", "device-agent: confirmed 2"];
         match self.machine.console.wait_for_any(&markers, from, TRIAL)? {
             0 => self.machine.wait_for_shell(BOOT),

@@ -7,7 +7,7 @@ use anyhow::{bail, ensure, Context, Result};
 
 use super::bench::Bench;
 use super::boot_state::{spoil, Spoiled};
-use super::device::{Device, BOOT, COMMAND, TRIAL, UPGRADE};
+use super::device::{Device, BOOT, COMMAND, KERNEL, TRIAL, UPGRADE};
 use super::stand_in;
 use super::table::{Expect, Fault, Scenario};
 use super::variant::{NEW_VERSION, OLD_VERSION};
@@ -17,8 +17,6 @@ use crate::serve::Running;
 
 /// Name of the snapshot of a device that has booted the old version and is confirmed.
 const READY: &str = "ready";
-/// Printed by every kernel early in its boot.
-const KERNEL: &str = "Linux version";
 /// Printed by systemd early in its life.
 const WELCOME: &str = "Welcome to";
 

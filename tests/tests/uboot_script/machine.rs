@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bsp::board::{Environment, LoadAddresses, ScriptImage, Size};
+use bsp::board::{Environment, LoadAddresses, RegisterWrite, ScriptImage, Size};
 use bsp::boot::uboot::{boot_script, image, DeviceTree, ScriptPlaces};
 
 const MIB: u64 = 1 << 20;
@@ -197,7 +197,11 @@ impl Disk {
                     })
                 }
             },
-            watchdog: None,
+            // Memory that nobody uses, for a register: what is written there must not end the script.
+            watchdog: vec![RegisterWrite {
+                address: 0x4f00_0000,
+                value: 1,
+            }],
         });
         let script = dir.join("boot.scr");
         std::fs::write(&script, image(self.format, &text, 0).unwrap()).unwrap();

@@ -20,7 +20,7 @@ use super::state::BootState;
 use super::variables::Variables;
 use env::EnvError;
 
-pub use script::{boot_script, DeviceTree, ScriptPlaces, Watchdog, VIRTUAL_BOARD};
+pub use script::{boot_script, DeviceTree, ScriptPlaces, VIRTUAL_BOARD};
 pub use store::UbootStore;
 
 /// The script `text` as U-Boot loads it, made at `time` (seconds since 1970; U-Boot shows it and no more).

@@ -30,7 +30,7 @@ mod state;
 
 pub use boot::VIRTUAL_BOARD;
 
-use crate::board::{Environment, LoadAddresses};
+use crate::board::{Environment, LoadAddresses, RegisterWrite};
 
 /// Most entries that the script looks at.
 pub const ENTRY_LIMIT: usize = 8;
@@ -52,8 +52,9 @@ pub struct ScriptPlaces {
     /// Where things are loaded; `None`: where U-Boot's own `kernel_addr_r`, `ramdisk_addr_r` and
     /// `fdt_addr_r` say.
     pub addresses: Option<LoadAddresses>,
-    /// The watchdog that U-Boot starts before the kernel, where it has the command `wdt`.
-    pub watchdog: Option<Watchdog>,
+    /// What starts the hardware watchdog, before a kernel on trial. A confirmed deployment starts without: were
+    /// the time too short for a board, its updates would fail, but it would not.
+    pub watchdog: Vec<RegisterWrite>,
 }
 
 /// Which device tree the kernel gets.
@@ -77,15 +78,6 @@ pub enum DeviceTree {
         /// As above.
         overlays: Vec<String>,
     },
-}
-
-/// A watchdog in U-Boot's words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Watchdog {
-    /// Device name, as `wdt list` shows it.
-    pub device: String,
-    /// Seconds until it resets the device.
-    pub seconds: u32,
 }
 
 /// The boot script (text; [`super::image()`] makes of it what U-Boot loads).
@@ -130,12 +122,8 @@ mod tests {
     use crate::board::Size;
     use crate::boot::state::MAX_TRIES;
 
-    fn scripts() -> Vec<String> {
-        let overlays = |names: &[&str]| DeviceTree::Deployment {
-            name: Some("x.dtb".into()),
-            overlays: names.iter().map(|name| (*name).into()).collect(),
-        };
-        let places = ScriptPlaces {
+    fn places() -> ScriptPlaces {
+        ScriptPlaces {
             root_partition_number: 11,
             environment: Environment {
                 offset: Size(0x40_0000),
@@ -145,8 +133,16 @@ mod tests {
             arch: "arm64".into(),
             device_tree: DeviceTree::Loader,
             addresses: None,
-            watchdog: None,
+            watchdog: Vec::new(),
+        }
+    }
+
+    fn scripts() -> Vec<String> {
+        let overlays = |names: &[&str]| DeviceTree::Deployment {
+            name: Some("x.dtb".into()),
+            overlays: names.iter().map(|name| (*name).into()).collect(),
         };
+        let places = places();
         [
             DeviceTree::Loader,
             overlays(&[]),
@@ -186,6 +182,25 @@ mod tests {
             assert_eq!(count("for"), count("done"), "{text}");
             assert!(text.ends_with("reset\n"), "{text}");
         }
+    }
+
+    #[test]
+    fn the_watchdog_starts_last_and_only_for_a_trial() {
+        let mut places = places();
+        assert!(!boot_script(&places).contains("mw.l"));
+        places.watchdog = vec![RegisterWrite {
+            address: 0x1c2_0cb4,
+            value: 0xb1,
+        }];
+        let text = boot_script(&places);
+        let start = "\
+        if test ${tl_counted} = 1; then
+          if test -z \"${treeline_virtual_board}\"; then
+            mw.l 1c20cb4 b1
+          fi
+        fi
+        booti ";
+        assert!(text.contains(start), "{text}");
     }
 
     #[test]

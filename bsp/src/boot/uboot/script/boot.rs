@@ -1,7 +1,8 @@
 //! The part of the script that loads an entry and starts it.
 
 use super::menu::{suffix, ARGUMENTS, PATHS};
-use super::{DeviceTree, ScriptPlaces, Watchdog, ENTRY_LIMIT, MESSAGE_SECONDS};
+use super::{DeviceTree, ScriptPlaces, ENTRY_LIMIT, MESSAGE_SECONDS};
+use crate::board::RegisterWrite;
 
 /// Variable of U-Boot that no real board sets: address of an overlay, hexadecimal.
 pub const VIRTUAL_BOARD: &str = "treeline_virtual_board";
@@ -16,7 +17,6 @@ pub(super) fn boot(places: &ScriptPlaces) -> String {
     format!(
         "\
 # Loads and starts an entry. One that was counted has this one chance; otherwise the others follow.
-{watchdog}\
 tl_tried=0
 for tl_entry in ${{tl_choice}} {numbers}; do
   tl_now=1
@@ -42,6 +42,7 @@ for tl_entry in ${{tl_choice}} {numbers}; do
     fi
     if test ${{tl_ok}} = 1; then
       if {load_kernel}; then
+{watchdog}\
         {start} ${{tl_kernel}} ${{tl_rd}} ${{tl_dt}}
       fi
     fi
@@ -52,7 +53,7 @@ echo \"Treeline: no deployment could be started; restarting in {MESSAGE_SECONDS}
 sleep {MESSAGE_SECONDS}
 reset
 ",
-        watchdog = places.watchdog.as_ref().map(watchdog).unwrap_or_default(),
+        watchdog = watchdog(&places.watchdog),
         pick = pick(&partition),
         tree = device_tree(&places.device_tree, &partition),
         load_ramdisk = load(&partition, "tl_ramdisk", "${tl_ramdisk_image}"),
@@ -70,11 +71,22 @@ fn load(partition: &str, address: &str, path: &str) -> String {
     format!("load ${{tl_type}} ${{tl_number}}:{partition} ${{{address}}} {path}")
 }
 
-fn watchdog(watchdog: &Watchdog) -> String {
+/// Starts the hardware watchdog for a deployment on trial; that of a virtual board may be another.
+fn watchdog(start: &[RegisterWrite]) -> String {
+    if start.is_empty() {
+        return String::new();
+    }
+    let writes: String = start
+        .iter()
+        .map(|write| format!("            mw.l {:x} {:x}\n", write.address, write.value))
+        .collect();
     format!(
-        "if wdt dev {}; then\n  wdt start {}\nfi\n",
-        watchdog.device,
-        u64::from(watchdog.seconds) * 1000
+        "        if test ${{tl_counted}} = 1; then
+          if test -z \"${{{VIRTUAL_BOARD}}}\"; then
+{writes}\
+          fi
+        fi
+"
     )
 }
 
