@@ -34,6 +34,11 @@ pub fn under_test(project: &Project, url: &str) -> Product {
     product.update.channel = CHANNEL.into();
     product.update.ca = Some("keys/tls/ca.pem".into());
     product.update.report_url = None;
+    // The test's own server asks for nothing more.
+    product.update.pinned_keys.clear();
+    product.update.client_certificate = None;
+    product.update.client_key = None;
+    product.update.proxy = None;
     product.update.automatic = false;
     product.update.tries = TRIES;
     // Software emulation is slow; a real hang is found by the watchdog long before this.
