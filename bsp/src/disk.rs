@@ -11,6 +11,8 @@ mod field;
 mod golden;
 mod gpt;
 mod mbr;
+#[cfg(test)]
+mod properties;
 mod repart;
 mod solver;
 mod sparse;
