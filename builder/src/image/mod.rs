@@ -44,6 +44,7 @@ use ranges::Ranges;
 use sources::{DeviceTrees, Sources};
 
 pub use boot_only::boot_only;
+pub use emmc_boot::ENDING as EMMC_BOOT;
 pub use format::Format;
 
 /// What to build.
