@@ -10,6 +10,7 @@ mod load;
 mod qemu;
 mod size;
 mod sources;
+mod update;
 mod uuid;
 
 pub use core::{Core, CoreTarget};
@@ -19,6 +20,7 @@ pub use load::{builtin, from_toml, from_toml_beside, list, BoardError};
 pub use qemu::{DiskBus, Qemu, TEST_PORT};
 pub use size::Size;
 pub use sources::{FirmwareFile, PackageFile, Source};
+pub use update::{Copies, Medium, UpdateWay, EMMC_BOOT_MAX, EMMC_BOOT_UNIT, RECORD_BYTES};
 pub use uuid::{disk_id, disk_uuid, partition_uuid, stable_uuid, Purpose};
 
 use serde::{Deserialize, Serialize};

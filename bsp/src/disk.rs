@@ -11,6 +11,8 @@ mod field;
 mod golden;
 mod gpt;
 mod mbr;
+#[cfg(test)]
+mod properties;
 mod repart;
 mod solver;
 mod sparse;
@@ -26,7 +28,7 @@ pub use window::Window;
 
 use crate::board::{Role, Table};
 
-/// Bytes in a sector of every disk that the builder makes images for.
+/// Bytes in a sector of most disks, and the unit of everything outside partitions.
 pub const SECTOR: u64 = 512;
 /// Partitions begin and end at multiples of this many bytes.
 pub const ALIGNMENT: u64 = 1024 * 1024;
@@ -40,15 +42,27 @@ pub struct Layout {
     pub table_entries: u32,
     /// First byte of the entries of the primary GUID partition table.
     pub table_entries_offset: u64,
+    /// Bytes in a sector of the disk: 512 or 4096.
+    pub sector_size: u64,
     /// Size of the disk image in bytes, a multiple of [`ALIGNMENT`].
     pub disk_bytes: u64,
     /// Every byte range that belongs to somebody, in order, none overlapping.
     pub regions: Vec<Region>,
+    /// Every byte range of an eMMC's boot partitions that belongs to somebody, in order; both partitions have
+    /// the same.
+    pub emmc_boot: Vec<Region>,
     /// The partitions, in order.
     pub partitions: Vec<PlacedPartition>,
 }
 
 impl Layout {
+    /// Bytes that each boot partition of the eMMC must have: a multiple of
+    /// [`crate::board::EMMC_BOOT_UNIT`]; 0 if there need be none.
+    pub fn emmc_boot_bytes(&self) -> u64 {
+        let last = self.emmc_boot.iter().map(|region| region.bytes.end).max();
+        last.map_or(0, |end| end.next_multiple_of(crate::board::EMMC_BOOT_UNIT))
+    }
+
     /// The partition with this role; every layout that [`plan`] returns has one of each, and at most
     /// one for the boot loader.
     pub fn partition(&self, role: Role) -> Option<&PlacedPartition> {

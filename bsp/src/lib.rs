@@ -6,6 +6,7 @@
 //! `device-agent`.
 #![forbid(unsafe_code)]
 
+pub mod block;
 pub mod board;
 pub mod boot;
 pub mod device;
@@ -13,3 +14,4 @@ pub mod device;
 pub mod disk;
 pub mod fat;
 pub mod first_boot;
+pub mod loader;

@@ -52,7 +52,7 @@ fn uboot(
 
 /// The disk that a partition is on, as the kernel tells it: in sysfs, the directory of a partition stands
 /// in that of its disk.
-fn whole_disk(paths: &Paths, partition: &Path) -> Result<PathBuf> {
+pub(crate) fn whole_disk(paths: &Paths, partition: &Path) -> Result<PathBuf> {
     let device = std::fs::canonicalize(partition)
         .with_context(|| format!("looking for the partition {}", partition.display()))?;
     let name = device.file_name().context("it has no name")?;

@@ -10,7 +10,8 @@ use clap::{Parser, Subcommand};
 use serde_json::{json, Value};
 
 use commands::{
-    auto, confirm, installed, judge_boot, look, reject, take_over_settings, told, upgrade,
+    auto, confirm, installed, judge_boot, look, reject, take_over_settings, told, update_loader,
+    upgrade,
 };
 
 use crate::device::Device;
@@ -82,6 +83,8 @@ enum Command {
     },
     /// Check every file of the running deployment against its checksum. Changes nothing; reads everything.
     Verify,
+    /// Replace boot loaders that are older than what the running, confirmed deployment brings.
+    UpdateLoader,
     /// Stay resident: check now and then, install if the configuration says so. Instead of the timer.
     Run {
         /// Time between two checks (s, min, h, d), at random up to a quarter longer.
@@ -257,6 +260,10 @@ fn run(cli: Cli) -> Result<Answer> {
         Command::Reject { no_reboot } => {
             let _lock = lock("reject")?;
             reject(&device, !no_reboot)
+        }
+        Command::UpdateLoader => {
+            let _lock = lock("update-loader")?;
+            update_loader(&device)
         }
         Command::Auto => {
             let _lock = lock("auto")?;

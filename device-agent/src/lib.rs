@@ -21,6 +21,7 @@ pub mod grub_menu;
 pub mod health;
 pub mod install;
 pub mod judge;
+pub mod loader;
 pub mod lock;
 pub mod notify;
 pub mod paths;

@@ -9,6 +9,7 @@ use crate::check::LastCheck;
 use crate::device::{Device, Situation};
 use crate::failed::Memory;
 use crate::judge;
+use crate::loader::{self, Standing};
 use crate::problem::{kind_of, Kind};
 use crate::sysroot::Sysroot;
 
@@ -35,6 +36,8 @@ pub struct Status {
     pub boot_state_error: Option<String>,
     /// All deployments, the default one first.
     pub deployments: Vec<Deployment>,
+    /// Boot loaders outside every partition that have an edition.
+    pub boot_loaders: Vec<Standing>,
     /// Update source.
     pub url: String,
     /// Channel followed.
@@ -97,6 +100,7 @@ pub fn collect(device: &Device) -> Result<Status> {
             _ => format!("{error:#}"),
         }),
         deployments,
+        boot_loaders: loader::look(device),
         url: device.config.update.url.clone(),
         channel: device.config.update.channel.clone(),
         automatic: device.config.update.automatic,
@@ -143,6 +147,9 @@ impl Status {
                 &deployment.commit[..12.min(deployment.commit.len())],
                 words.join(", ")
             );
+        }
+        for loader in &self.boot_loaders {
+            let _ = writeln!(text, "boot loader {}", loader.people());
         }
         let source = match (self.url.as_str(), self.automatic) {
             ("", _) => "none".to_owned(),

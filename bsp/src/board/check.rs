@@ -61,9 +61,11 @@ pub(super) fn check(board: &Board, file: &Path) -> Checked {
     check_components(&board.components)?;
     check_environment(board)?;
     check_disk(&board.disk)?;
+    check_sectors(board)?;
     for area in &board.disk.raw {
         check_raw(area)?;
     }
+    super::update::check(board)?;
     if let Some(trees) = &board.device_trees {
         check_device_trees(trees)?;
     }
@@ -255,6 +257,38 @@ fn check_table(disk: &Disk) -> Checked {
             partition.label
         )),
         _ => Ok(()),
+    }
+}
+
+/// Larger sectors are those of servers' disks; no boot ROM that looks at a byte of the disk knows them.
+fn check_sectors(board: &Board) -> Checked {
+    let disk = &board.disk;
+    match disk.sector_size {
+        512 => return Ok(()),
+        4096 => {}
+        other => {
+            return Err(format!(
+                "disk.sector-size {other} is neither 512 nor 4096: no disk has such sectors"
+            ))
+        }
+    }
+    if disk.table != Table::Gpt
+        || disk.table_entries.is_some()
+        || disk.table_entries_offset.is_some()
+    {
+        return Err(
+            "disk.sector-size = 4096 needs table = \"gpt\", whole and in its usual place".into(),
+        );
+    }
+    if board.boot.backend != Backend::Grub || board.boot.core.is_some() {
+        return Err("disk.sector-size = 4096 is for machines with UEFI: U-Boot's boards, a PC's BIOS and Open Firmware read sectors of 512 bytes".into());
+    }
+    match disk.raw.iter().find(|area| area.offset.0 % 4096 != 0 || area.size.0 % 4096 != 0) {
+        Some(area) => Err(format!(
+            "raw area \"{}\": offset {} and size {} must be multiples of 4096 bytes, the disk's sectors",
+            area.name, area.offset, area.size
+        )),
+        None => Ok(()),
     }
 }
 

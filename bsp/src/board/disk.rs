@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Size;
+use super::{Medium, Size, UpdateWay};
 
 /// What flash memory erases and rewrites at once, at most, in the places where the boot state stands:
 /// half a MiB, as eMMC and SD controllers have it. A copy of the state shares such a block with nothing.
@@ -23,6 +23,10 @@ pub struct Disk {
     /// header: a multiple of 512, within the first MiB. The header stays in the second sector and names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table_entries_offset: Option<Size>,
+    /// Bytes in a sector of the disk: 512, or 4096 (disks without an emulation of the smaller ones, "4Kn"). An
+    /// image is for disks with sectors of this size only.
+    #[serde(default = "sector", skip_serializing_if = "is_sector")]
+    pub sector_size: u32,
     /// Where the first partition begins: a multiple of 1 MiB, behind the boot loader's areas. Default: 1 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_partition: Option<Size>,
@@ -55,10 +59,23 @@ pub enum Table {
 pub struct RawArea {
     /// What it is, for people: `spl`, `u-boot`.
     pub name: String,
-    /// First byte on the disk, a multiple of 512.
+    /// Which memory it is in.
+    #[serde(default, skip_serializing_if = "Medium::is_default")]
+    pub place: Medium,
+    /// First byte on the disk (or in the boot partitions of an eMMC), a multiple of 512.
     pub offset: Size,
-    /// The most that the file may have: the area is kept free for later ones.
+    /// The most that the file may have: the area is kept free for later ones. Where it can be replaced, the
+    /// area holds both copies (`spare-offset`), each with 1 KiB for the record of its edition.
     pub size: Size,
+    /// Rises with every content that devices in the field shall take over. 0: none ever was.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub edition: u32,
+    /// The safe way to replace it on a device, if there is one.
+    #[serde(default, skip_serializing_if = "UpdateWay::is_default")]
+    pub update: UpdateWay,
+    /// First byte of the second copy, within the area (`two-places` only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spare_offset: Option<Size>,
     /// Debian package that the content comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,
@@ -71,6 +88,18 @@ pub struct RawArea {
     /// What the boot ROM looks for; a file without it is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub magic: Option<Magic>,
+}
+
+fn sector() -> u32 {
+    512
+}
+
+fn is_sector(size: &u32) -> bool {
+    *size == sector()
+}
+
+fn is_zero(edition: &u32) -> bool {
+    *edition == 0
 }
 
 /// Bytes by which a boot loader's file is known.

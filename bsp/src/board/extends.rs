@@ -2,6 +2,7 @@
 //!
 //! Tables merge, key by key; everything else (a value, a list, an array of tables) takes the place of what the
 //! other file has. What a board *is* never comes from another file: `id`, `description` and `tier`.
+//! `remove = ["qemu", "boot.load-addresses"]` takes keys of the other file away before that.
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,8 @@ use super::load::{self, BoardError};
 
 /// The key.
 pub(super) const KEY: &str = "extends";
+/// The key that takes away what the other file has.
+const REMOVE: &str = "remove";
 /// Keys that a file has for itself.
 const OWN: [&str; 3] = ["id", "description", "tier"];
 
@@ -24,6 +27,12 @@ pub type Find<'a> = &'a dyn Fn(&str) -> Result<Option<BoardFile>, String>;
 pub(super) fn whole(text: &str, file: &Path, find: Find<'_>) -> Result<Option<Table>, BoardError> {
     let table = parse(text, file)?;
     if !table.contains_key(KEY) {
+        if table.contains_key(REMOVE) {
+            return Err(BoardError::Invalid {
+                file: file.display().to_string(),
+                problem: format!("{REMOVE} is for a board that extends another one; without {KEY}, leave the keys out"),
+            });
+        }
         return Ok(None);
     }
     extend(table, file, find, &mut Vec::new()).map(Some)
@@ -42,6 +51,7 @@ fn extend(
     let Some(parent) = table.remove(KEY) else {
         return Ok(table);
     };
+    let removed = table.remove(REMOVE);
     let Some(parent) = parent.as_str() else {
         return Err(invalid(format!(
             "{KEY} must be the id of a board, e.g. {KEY} = \"rpi4\""
@@ -58,6 +68,9 @@ fn extend(
     }
     let mut whole = extend(parse(&text, &parent_file)?, &parent_file, find, files)?;
     whole.retain(|key, _| !OWN.contains(&key));
+    if let Some(removed) = removed {
+        remove_keys(&mut whole, removed, parent).map_err(invalid)?;
+    }
     merge(&mut whole, table);
     Ok(whole)
 }
@@ -88,6 +101,47 @@ fn parse(text: &str, file: &Path) -> Result<Table, BoardError> {
         file: file.display().to_string(),
         detail: error.to_string().trim_end().to_owned(),
     })
+}
+
+/// Takes the keys of `list`, dotted where they are in tables, out of what `parent` has.
+fn remove_keys(whole: &mut Table, list: toml::Value, parent: &str) -> Result<(), String> {
+    let wrong = || {
+        format!(
+            "{REMOVE} must be a list of keys, e.g. {REMOVE} = [\"qemu\", \"boot.load-addresses\"]"
+        )
+    };
+    let toml::Value::Array(list) = list else {
+        return Err(wrong());
+    };
+    for path in list {
+        let path = path.as_str().ok_or_else(wrong)?;
+        let (tables, key) = match path.rsplit_once('.') {
+            Some((tables, key)) => (Some(tables), key),
+            None => (None, path),
+        };
+        let table = tables
+            .into_iter()
+            .flat_map(|tables| tables.split('.'))
+            .try_fold(&mut *whole, |table, name| {
+                table.get_mut(name)?.as_table_mut()
+            });
+        let known = match table {
+            Some(table) => {
+                if table.remove(key).is_some() {
+                    continue;
+                }
+                table.keys().cloned().collect::<Vec<_>>().join(", ")
+            }
+            None => String::new(),
+        };
+        let hint = match (known.as_str(), tables) {
+            ("", _) => "nor the table that it would be in; keys of tables within lists cannot be removed, the list is replaced as a whole".to_string(),
+            (known, Some(tables)) => format!("[{tables}] has {known}"),
+            (known, None) => format!("it has {known}"),
+        };
+        return Err(format!("{REMOVE}: {parent} has no key \"{path}\"; {hint}"));
+    }
+    Ok(())
 }
 
 fn merge(into: &mut Table, from: Table) {
@@ -150,6 +204,56 @@ mod tests {
         assert!(error.to_string().contains("description"), "{error}");
         let error = read("mine", "description = \"x\"\nextends = \"rpi4\"\n").unwrap_err();
         assert!(error.to_string().contains("`id`"), "{error}");
+    }
+
+    #[test]
+    fn keys_can_be_taken_away() {
+        let text = format!("{MINE}remove = [\"qemu\", \"boot.load-addresses\", \"components\"]\n");
+        let mine = read("mine", &text).unwrap();
+        assert_eq!(mine.qemu, None);
+        assert_eq!(mine.boot.load_addresses, None);
+        assert!(mine.components.is_empty());
+        let theirs = builtin("rpi4").unwrap();
+        assert!(theirs.qemu.is_some() && theirs.boot.load_addresses.is_some());
+        assert_eq!(mine.boot.environment, theirs.boot.environment);
+        // What is taken away can be put in its place: a table without the other one's keys.
+        let text =
+            format!("{MINE}remove = [\"device-trees\"]\n[device-trees]\ndefault = \"a.dtb\"\n");
+        let text = text.replace("rpi4", "qemu-rpi4");
+        let parent = "id = \"qemu-rpi4\"\ndescription = \"d\"\nextends = \"rpi4\"\nfirmware = []\n";
+        let trees = beside(&[("mine", &text), ("qemu-rpi4", parent)], "mine")
+            .unwrap()
+            .device_trees
+            .unwrap();
+        assert_eq!(trees.default, "a.dtb");
+        assert!(trees.others.is_empty() && !trees.detect);
+    }
+
+    #[test]
+    fn a_key_that_is_not_there_cannot_be_taken_away() {
+        let said = |list: &str| {
+            let text = format!("{MINE}remove = {list}\n");
+            read("mine", &text).unwrap_err().to_string()
+        };
+        let text = said("[\"qmeu\"]");
+        assert!(text.contains("rpi4 has no key \"qmeu\"; it has "), "{text}");
+        assert!(text.contains("qemu"), "{text}");
+        let text = said("[\"boot.load-adresses\"]");
+        assert!(
+            text.contains("[boot] has ") && text.contains("load-addresses"),
+            "{text}"
+        );
+        for path in ["nothing.here", "disk.partitions.label", "", "arch.x"] {
+            let text = said(&format!("[\"{path}\"]"));
+            assert!(text.contains("has no key"), "{path}: {text}");
+        }
+        assert!(said("[\"qemu\", \"qemu\"]").contains("has no key \"qemu\""));
+        assert!(said("\"qemu\"").contains("must be a list"));
+        assert!(said("[1]").contains("must be a list"));
+        // What everybody needs is missed as usual.
+        assert!(said("[\"disk.table\"]").contains("table"));
+        let text = read("mine", "id = \"mine\"\nremove = [\"qemu\"]\n").unwrap_err();
+        assert!(text.to_string().contains("without extends"), "{text}");
     }
 
     /// What stands beside the product, by id.

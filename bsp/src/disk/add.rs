@@ -80,6 +80,7 @@ mod tests {
                     .unwrap();
                 file.set_len(mib << 20).unwrap();
                 let volume = FatVolume {
+                    sector: 512,
                     bytes: mib << 20,
                     id: 1,
                     label: "firmware".into(),

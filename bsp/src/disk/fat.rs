@@ -8,8 +8,8 @@ use fatfs::{Date, DateTime, FatType, FileSystem, FormatVolumeOptions, FsOptions,
 use super::sparse::Sparse;
 use super::{dots, DiskError};
 
-/// From this size on it is FAT32, which UEFI asks for on fixed disks: 65525 clusters of one sector and
-/// the tables.
+/// From this size on, on disks with sectors of 512 bytes, it is FAT32, which UEFI asks for on fixed disks: 65525
+/// clusters of one sector and the tables. With larger sectors it takes as much more.
 pub(super) const FAT32_FROM: u64 = 34 * 1024 * 1024;
 
 /// The parameters of a FAT file system.
@@ -17,6 +17,8 @@ pub(super) const FAT32_FROM: u64 = 34 * 1024 * 1024;
 pub struct FatVolume {
     /// Size in bytes.
     pub bytes: u64,
+    /// Bytes in a sector of the disk: 512 or 4096. Linux mounts no FAT whose sectors are smaller.
+    pub sector: u64,
     /// Volume id: the first four bytes of [`stable_uuid`](crate::board::stable_uuid) for
     /// [`Purpose::Fat`](crate::board::Purpose::Fat), see [`FatVolume::id_from_uuid`].
     pub id: u32,
@@ -83,14 +85,20 @@ pub fn create_fat(
 
 fn build(volume: &FatVolume, files: &[(&str, &[u8])]) -> Result<Sparse, String> {
     let words = |error: std::io::Error| error.to_string();
-    let sectors = u32::try_from(volume.bytes / super::SECTOR)
+    let sector: u16 = match volume.sector {
+        512 => 512,
+        4096 => 4096,
+        other => return Err(format!("no disk has sectors of {other} bytes")),
+    };
+    let sectors = u32::try_from(volume.bytes / volume.sector)
         .map_err(|_| "FAT ends at 2 TiB; make it smaller".to_owned())?;
-    let kind = if volume.bytes >= FAT32_FROM {
+    let kind = if volume.bytes >= FAT32_FROM / super::SECTOR * volume.sector {
         FatType::Fat32
     } else {
         FatType::Fat16
     };
     let format = FormatVolumeOptions::new()
+        .bytes_per_sector(sector)
         .total_sectors(sectors)
         .fat_type(kind)
         .volume_id(volume.id)
@@ -158,6 +166,7 @@ mod tests {
 
     fn volume(mib: u64) -> FatVolume {
         FatVolume {
+            sector: super::super::SECTOR,
             bytes: mib << 20,
             id: 0x1234_abcd,
             label: "firmware".into(),
@@ -165,16 +174,19 @@ mod tests {
     }
 
     fn make(dir: &Path, name: &str, mib: u64, files: &[(&str, &[u8])]) -> PathBuf {
-        let path = dir.join(name);
+        make_with(volume(mib), &dir.join(name), files)
+    }
+
+    fn make_with(volume: FatVolume, path: &Path, files: &[(&str, &[u8])]) -> PathBuf {
         let mut file = File::options()
             .read(true)
             .write(true)
             .create_new(true)
-            .open(&path)
+            .open(path)
             .unwrap();
-        file.set_len(mib << 20).unwrap();
-        create_fat(&volume(mib), files, &mut file).unwrap();
-        path
+        file.set_len(volume.bytes).unwrap();
+        create_fat(&volume, files, &mut file).unwrap();
+        path.into()
     }
 
     fn run(program: &str, package: &str, args: &[&str]) -> Vec<u8> {
@@ -198,12 +210,31 @@ mod tests {
     #[test]
     fn fsck_finds_nothing_wrong_and_mtools_the_files() {
         let dir = tempfile::tempdir().unwrap();
-        for (mib, kind) in [(16, "FAT16"), (34, "FAT32"), (64, "FAT32"), (300, "FAT32")] {
-            let path = make(dir.path(), &format!("{mib}.img"), mib, FILES);
+        for (sector, mib, kind) in [
+            (512, 16, "FAT16"),
+            (512, 34, "FAT32"),
+            (512, 64, "FAT32"),
+            (512, 300, "FAT32"),
+            (4096, 64, "FAT16"),
+            (4096, 300, "FAT32"),
+        ] {
+            let volume = FatVolume {
+                sector,
+                ..volume(mib)
+            };
+            let path = make_with(
+                volume,
+                &dir.path().join(format!("{sector}-{mib}.img")),
+                FILES,
+            );
             let image = path.to_str().unwrap();
             let text = run("fsck.fat", "dosfstools", &["-n", "-v", image]);
             let text = String::from_utf8_lossy(&text);
             assert!(!text.contains("uninitialized"), "{text}");
+            assert!(
+                text.contains(&format!("{sector} bytes per logical sector")),
+                "{text}"
+            );
             let probe = run("blkid", "util-linux", &["-p", "-o", "export", image]);
             let probe = String::from_utf8_lossy(&probe);
             assert!(probe.contains(&format!("VERSION={kind}")), "{probe}");

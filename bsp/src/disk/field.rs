@@ -85,6 +85,7 @@ impl FieldLayout {
     /// What devices keep of `layout`.
     pub fn of(layout: &Layout) -> Self {
         let places = layout.regions.iter().filter(|r| r.kind != Kind::Table);
+        let places = places.chain(&layout.emmc_boot);
         Self {
             format: FORMAT,
             table: layout.table,

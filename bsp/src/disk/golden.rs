@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{plan, write_table, Layout, TableIds, SECTOR};
+use super::{plan, write_table, Kind, Layout, TableIds, SECTOR};
 use crate::board::{builtin, list, Board, Role, Table};
 
 fn ids(board: &Board) -> TableIds<'_> {
@@ -136,6 +136,96 @@ fn every_board_keeps_its_layout_and_other_tools_read_its_tables() {
         golden(id, &text(&layout));
         let path = disk(dir.path(), &board, &layout);
         judge(&board, &layout, &path);
+    }
+}
+
+/// What `fdisk` says of a disk with sectors of 4096 bytes, given these commands. `sgdisk` and older `sfdisk` take
+/// every file for a disk with sectors of 512 bytes.
+pub(super) fn fdisk(path: &Path, args: &[&str], commands: &str) -> String {
+    let mut script = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut script, commands.as_bytes()).unwrap();
+    std::io::Seek::rewind(&mut script).unwrap();
+    let output = Command::new("fdisk")
+        .env("LC_ALL", "C")
+        .args(["--sector-size", "4096"])
+        .args(args)
+        .arg(path)
+        .stdin(script)
+        .output()
+        .unwrap_or_else(|e| panic!("fdisk: {e}; install fdisk"));
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A server's disk without an emulation of smaller sectors.
+#[test]
+fn sectors_of_4096_bytes_are_what_other_tools_expect() {
+    let dir = tempfile::tempdir().unwrap();
+    for id in ["x86_64-uefi", "aarch64-uefi"] {
+        let mut board = builtin(id).unwrap();
+        board.disk.sector_size = 4096;
+        let layout = plan(&board, &Default::default()).unwrap();
+        let tables = layout.regions.iter().filter(|r| r.kind == Kind::Table);
+        let tables: Vec<_> = tables.map(|r| r.bytes.clone()).collect();
+        let end = layout.disk_bytes;
+        assert_eq!(tables, [0..4096, 4096..24576, end - 20480..end]);
+        let path = disk(dir.path(), &board, &layout);
+        let dump = fdisk(&path, &["--list", "--output", "Start,Sectors"], "");
+        assert!(
+            dump.contains("Disklabel type: gpt") && dump.contains("sectors of 1 * 4096"),
+            "{dump}"
+        );
+        let listed: Vec<(u64, u64)> = dump
+            .lines()
+            .filter_map(|line| {
+                let mut numbers = line.split_whitespace().map(str::parse);
+                Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+            })
+            .collect();
+        let placed = layout.partitions.iter();
+        let placed = placed.map(|p| (p.start / 4096, p.size / 4096));
+        assert_eq!(listed, placed.collect::<Vec<_>>(), "{dump}");
+        let said = fdisk(&path, &[], "v\nq\n");
+        assert!(said.contains("No errors detected"), "{said}");
+        // To the byte what is said of every part; nothing outside the tables.
+        let bytes = std::fs::read(&path).unwrap();
+        let (first, last) = (24576, usize::try_from(end - 20480).unwrap());
+        assert!(bytes[first..last].iter().all(|byte| *byte == 0));
+        // Told that the sectors are small, it finds no table.
+        let other = Command::new("sfdisk")
+            .arg("--dump")
+            .arg(&path)
+            .output()
+            .unwrap();
+        let other = String::from_utf8_lossy(&other.stdout).into_owned();
+        assert!(!other.contains("label: gpt\n"), "{other}");
+    }
+}
+
+#[test]
+fn sectors_that_no_machine_of_a_board_has_are_refused() {
+    let said = |id: &str, lines: &str| {
+        let text = format!("id = \"mine\"\ndescription = \"d\"\nextends = \"{id}\"\n{lines}");
+        let read = crate::board::from_toml(&text, Path::new("boards/mine.toml"));
+        read.map(drop).map_err(|error| error.to_string())
+    };
+    said("aarch64-uefi", "[disk]\nsector-size = 4096\n").unwrap();
+    for (id, lines, wanted) in [
+        ("x86_64-uefi", "sector-size = 2048", "neither 512 nor 4096"),
+        ("rockpro64", "sector-size = 4096", "for machines with UEFI"),
+        ("x86_64-bios", "sector-size = 4096", "for machines with UEFI"),
+        ("qemu-pseries", "sector-size = 4096", "for machines with UEFI"),
+        ("x86_64-uefi", "sector-size = 4096\ntable = \"hybrid\"", "needs table"),
+        ("x86_64-uefi", "sector-size = 4096\ntable-entries = 56", "needs table"),
+        (
+            "x86_64-uefi",
+            "sector-size = 4096\n[[disk.raw]]\nname = \"x\"\nuser-file = \"x\"\noffset = \"33KiB\"\nsize = \"4KiB\"",
+            "multiples of 4096",
+        ),
+    ] {
+        let lines = format!("[disk]\n{lines}\n");
+        let text = said(id, &lines).unwrap_err();
+        assert!(text.contains(wanted), "{id}: {text}");
     }
 }
 

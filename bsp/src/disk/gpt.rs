@@ -8,8 +8,8 @@ mod entries;
 use std::fmt::Debug;
 use std::io::{Read, Seek, Write};
 
-use super::solver::{GPT_ENTRIES, GPT_ENTRIES_OFFSET};
-use super::{mbr, DiskError, Layout, PlacedPartition, SECTOR};
+use super::solver::GPT_ENTRIES;
+use super::{mbr, DiskError, Layout, PlacedPartition};
 use crate::board::{stable_uuid, Purpose, Role, Table};
 
 /// Type of the firmware partition: EFI system partition.
@@ -81,7 +81,7 @@ pub fn write_table(
         Table::Mbr => return mbr::write(layout, ids, disk),
     }
     write_gpt(layout, ids, disk)?;
-    let usual = (GPT_ENTRIES, GPT_ENTRIES_OFFSET);
+    let usual = (GPT_ENTRIES, 2 * layout.sector_size);
     if (layout.table_entries, layout.table_entries_offset) != usual {
         entries::adapt(layout, disk)?;
     }
@@ -92,7 +92,7 @@ fn write_protective(
     layout: &Layout,
     disk: &mut (impl Read + Write + Seek + Debug),
 ) -> Result<(), DiskError> {
-    let sectors = layout.disk_bytes / SECTOR;
+    let sectors = layout.disk_bytes / layout.sector_size;
     // The field has 32 bits; the specification says to put in the largest number if they do not do.
     let protected = u32::try_from(sectors - 1).unwrap_or(u32::MAX);
     gpt::mbr::ProtectiveMBR::with_lb_size(protected)
@@ -110,20 +110,29 @@ fn write_gpt(
     let guid = guid.parse().map_err(table_error)?;
     let mut table = gpt::GptConfig::new()
         .writable(true)
+        .logical_block_size(sectors(layout))
         .create_from_device(disk, Some(guid))
         .map_err(table_error)?;
     let partitions = layout
         .partitions
         .iter()
-        .map(|partition| Ok((partition.number, entry(partition, ids)?)))
+        .map(|partition| Ok((partition.number, entry(partition, layout.sector_size, ids)?)))
         .collect::<Result<_, DiskError>>()?;
     table.update_partitions(partitions).map_err(table_error)?;
     table.write().map_err(table_error)?;
     Ok(())
 }
 
+fn sectors(layout: &Layout) -> gpt::disk::LogicalBlockSize {
+    match layout.sector_size {
+        4096 => gpt::disk::LogicalBlockSize::Lb4096,
+        _ => gpt::disk::LogicalBlockSize::Lb512,
+    }
+}
+
 fn entry(
     partition: &PlacedPartition,
+    sector: u64,
     ids: TableIds<'_>,
 ) -> Result<gpt::partition::Partition, DiskError> {
     let guid = stable_uuid(ids.product, ids.board, &partition.label, Purpose::Partition);
@@ -135,8 +144,8 @@ fn entry(
             os: gpt::partition_types::OperatingSystem::None,
         },
         part_guid: guid.parse().map_err(table_error)?,
-        first_lba: partition.start / SECTOR,
-        last_lba: (partition.start + partition.size) / SECTOR - 1,
+        first_lba: partition.start / sector,
+        last_lba: (partition.start + partition.size) / sector - 1,
         flags: 0,
         name: partition.label.clone(),
     })
@@ -148,6 +157,7 @@ pub(super) fn table_error(error: impl std::fmt::Display) -> DiskError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::SECTOR;
     use super::*;
     use crate::board::builtin;
     use std::process::Command;

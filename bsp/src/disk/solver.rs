@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::{Layout, PlacedPartition, ALIGNMENT, SECTOR};
-use crate::board::{Board, Disk, Environment, Partition, Role, Size, Table, ERASE_BLOCK};
+use crate::board::{
+    Board, Disk, Environment, Medium, Partition, RawArea, Role, Size, Table, EMMC_BOOT_MAX,
+    ERASE_BLOCK,
+};
 
 /// Entries of a GPT that does not say otherwise.
 pub(super) const GPT_ENTRIES: u32 = 128;
-/// Where they stand behind MBR and header.
-pub(super) const GPT_ENTRIES_OFFSET: u64 = 2 * SECTOR;
-/// Entries of 128 bytes in a sector.
-const ENTRIES_PER_SECTOR: u32 = 4;
+/// Bytes of an entry.
+const ENTRY: u64 = 128;
 /// Largest disk: beyond it nothing that the builder makes is meant to go, and sums cannot overflow.
 const MAX_DISK: u64 = 1 << 50;
 /// Largest disk with an MBR: its numbers of sectors have 32 bits.
@@ -142,8 +143,10 @@ pub fn plan(board: &Board, sizes: &BTreeMap<String, Size>) -> Result<Layout, Lay
         table: board.disk.table,
         table_entries: board.disk.table_entries.unwrap_or(GPT_ENTRIES),
         table_entries_offset: entries_offset(&board.disk),
+        sector_size: u64::from(board.disk.sector_size),
         disk_bytes,
         regions: regions(board, &partitions, disk_bytes)?,
+        emmc_boot: emmc_boot(board)?,
         partitions,
     })
 }
@@ -158,13 +161,9 @@ fn regions(
     for region in table_regions(&board.disk, disk_bytes) {
         claim(&mut regions, region, disk_bytes)?;
     }
-    for area in &board.disk.raw {
-        let region = Region {
-            kind: Kind::Raw,
-            owner: format!("raw area \"{}\"", area.name),
-            bytes: area.offset.0..area.offset.0.saturating_add(area.size.0),
-        };
-        claim(&mut regions, region, disk_bytes)?;
+    for area in areas(board, Medium::Disk) {
+        let owner = format!("raw area \"{}\"", area.name);
+        claim(&mut regions, raw_region(area, owner), disk_bytes)?;
     }
     for partition in partitions {
         let region = Region {
@@ -182,6 +181,29 @@ fn regions(
         for region in regions.iter_mut().filter(|r| r.kind == Kind::Environment) {
             region.bytes.end = region.bytes.start + environment.size.0;
         }
+    }
+    Ok(regions)
+}
+
+fn areas(board: &Board, place: Medium) -> impl Iterator<Item = &RawArea> {
+    let raw = board.disk.raw.iter();
+    raw.filter(move |area| area.place == place)
+}
+
+fn raw_region(area: &RawArea, owner: String) -> Region {
+    Region {
+        kind: Kind::Raw,
+        owner,
+        bytes: area.offset.0..area.offset.0.saturating_add(area.size.0),
+    }
+}
+
+/// What stands in each boot partition of an eMMC.
+fn emmc_boot(board: &Board) -> Result<Vec<Region>, LayoutError> {
+    let mut regions = Vec::new();
+    for area in areas(board, Medium::EmmcBoot) {
+        let owner = format!("raw area \"{}\" of the eMMC's boot partitions", area.name);
+        claim(&mut regions, raw_region(area, owner), EMMC_BOOT_MAX)?;
     }
     Ok(regions)
 }
@@ -220,27 +242,29 @@ fn size_of(partition: &Partition, sizes: &BTreeMap<String, Size>) -> Result<u64,
 
 /// First byte of the entries of the primary table.
 fn entries_offset(disk: &Disk) -> u64 {
+    // Behind MBR and header, a sector each.
     disk.table_entries_offset
-        .map_or(GPT_ENTRIES_OFFSET, |offset| offset.0)
+        .map_or(2 * u64::from(disk.sector_size), |offset| offset.0)
 }
 
 fn table_regions(disk: &Disk, disk_bytes: u64) -> Vec<Region> {
+    let sector = u64::from(disk.sector_size);
     let region = |owner: &str, sectors: Range<u64>| Region {
         kind: Kind::Table,
         owner: owner.into(),
-        bytes: sectors.start * SECTOR..sectors.end * SECTOR,
+        bytes: sectors.start * sector..sectors.end * sector,
     };
-    let end = disk_bytes / SECTOR;
-    let entries = disk.table_entries.unwrap_or(GPT_ENTRIES);
-    let entries = u64::from(entries.div_ceil(ENTRIES_PER_SECTOR));
+    let end = disk_bytes / sector;
+    let sectors = |entries: u32| (u64::from(entries) * ENTRY).div_ceil(sector);
+    let entries = sectors(disk.table_entries.unwrap_or(GPT_ENTRIES));
     // The backup's array keeps its usual place, where other tools look for it.
-    let usual = u64::from(GPT_ENTRIES / ENTRIES_PER_SECTOR);
+    let usual = sectors(GPT_ENTRIES);
     let mbr = match disk.table {
         Table::Mbr => return vec![region("MBR", 0..1)],
         Table::Gpt => "protective MBR",
         Table::Hybrid => "hybrid MBR",
     };
-    let first = entries_offset(disk) / SECTOR;
+    let first = entries_offset(disk) / sector;
     let mut regions = vec![
         region(mbr, 0..1),
         region("backup partition table", end - 1 - usual..end),

@@ -94,5 +94,15 @@ fn tell(built: &Built, json: bool) -> Result<()> {
     for image in built.image.iter().flat_map(|image| &image.images) {
         print::line(format_args!("{}", shown(&image.path)))?;
     }
+    for path in built
+        .image
+        .iter()
+        .filter_map(|image| image.emmc_boot.as_ref())
+    {
+        print::line(format_args!(
+            "{}  (for both boot partitions of the eMMC)",
+            shown(path)
+        ))?;
+    }
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::flash::problem::{Kind, Problem};
 use crate::flash::report::Reporter;
 use crate::flash::run::{self, Options};
 use crate::flash::source::Image;
-use crate::flash::{choose, download, interrupt, settings};
+use crate::flash::{choose, download, emmc_boot, interrupt, settings};
 use crate::pipeline::{self, BuildOptions};
 use crate::progress::Progress;
 
@@ -118,7 +118,13 @@ fn flash(context: &Context, args: &Args, system: &System, reporter: &mut Reporte
         settings,
     };
     let stop = interrupt::flag()?;
-    run::write(&image, &plans, &options, system, reporter, &stop).map(drop)
+    run::write(&image, &plans, &options, system, reporter, &stop)?;
+    if let Some(file) = emmc_boot::beside(&path) {
+        let devices = plans.iter().map(|plan| plan.chosen.path.as_path());
+        reporter.say(&emmc_boot::left_to_do(&file, devices));
+        reporter.event("emmc-boot", serde_json::json!({ "file": file }));
+    }
+    Ok(())
 }
 
 /// The image file, and what it must be an image of.
@@ -235,6 +241,7 @@ fn plans(system: &System, image: &Image, devices: &[PathBuf], args: &Args) -> Re
     let mut plans: Vec<Plan> = Vec::new();
     for path in devices {
         let chosen = choose::named(system, path, image.size, args.force)?;
+        plan::check_sectors(image, &chosen.path, system.sector_size(&chosen.path))?;
         if plans.iter().any(|plan| plan.chosen.path == chosen.path) {
             return Err(Problem::refused(format!(
                 "{} is named twice",

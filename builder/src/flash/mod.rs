@@ -9,6 +9,7 @@ pub mod buffer;
 pub mod choose;
 pub mod device;
 pub mod download;
+pub mod emmc_boot;
 pub mod engine;
 pub mod interrupt;
 pub mod journal;

@@ -72,6 +72,23 @@ pub fn check_board(image: &Image, expected: &Expected) -> Result<()> {
     }
 }
 
+/// Refuses a disk at `path` whose sectors have another size than the image's partition table counts in: nobody would
+/// find a partition on it.
+pub fn check_sectors(image: &Image, path: &Path, sector: Option<u64>) -> Result<()> {
+    let Some((table, sector)) = table::read(&image.head).zip(sector) else {
+        return Ok(());
+    };
+    if table.kind != table::Kind::Gpt || table.sector == sector {
+        return Ok(());
+    }
+    Err(Problem::refused(format!(
+        "{} has sectors of {sector} bytes, and the image {} is for disks with sectors of {}; set sector-size = {sector} under [disk] in the board file and build again",
+        path.display(),
+        image.name,
+        table.sector
+    )))
+}
+
 /// Plans to write `image` to `chosen`, keeping the partitions called `keep`.
 pub fn plan(image: &Image, chosen: Chosen, keep: &[String]) -> Result<Plan> {
     let head = head_of(&chosen.path)
@@ -244,6 +261,31 @@ mod tests {
             .run()
             .unwrap();
         Image::open(&raw, &[]).unwrap()
+    }
+
+    #[test]
+    fn a_disk_with_other_sectors_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = arm64_image(dir.path());
+        let disk = Path::new("/dev/sdx");
+        for fits in [None, Some(512)] {
+            check_sectors(&image, disk, fits).unwrap();
+        }
+        let said = check_sectors(&image, disk, Some(4096))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            said.contains("/dev/sdx has sectors of 4096 bytes"),
+            "{said}"
+        );
+        assert!(said.contains("sector-size = 4096"), "{said}");
+        // What the kernel says of a disk.
+        let sysfs = dir.path().join("sys/class/block/sdx/queue");
+        std::fs::create_dir_all(&sysfs).unwrap();
+        std::fs::write(sysfs.join("logical_block_size"), "4096\n").unwrap();
+        let system = super::super::device::System::below(dir.path());
+        assert_eq!(system.sector_size(disk), Some(4096));
+        assert_eq!(system.sector_size(Path::new("/dev/sdy")), None);
     }
 
     #[test]

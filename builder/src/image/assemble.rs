@@ -100,8 +100,14 @@ fn end(layout: &Layout, region: &Region) -> u64 {
 fn area(layout: &Layout, offset: u64, content: &[u8], disk: &File) -> Result<Range<u64>> {
     let range = offset..offset + content.len() as u64;
     let mut places = layout.regions.iter();
-    let place =
-        places.find(|region| region.bytes.start == offset && range.end <= end(layout, region));
+    let place = places.find(|region| {
+        // An area of the boot loader may have more than one copy in it.
+        let begins = match region.kind {
+            Kind::Raw => region.bytes.start <= offset,
+            _ => region.bytes.start == offset,
+        };
+        begins && range.end <= end(layout, region)
+    });
     ensure!(
         place.is_some(),
         "writing {} bytes at byte {offset} of the image: the layout keeps no place for them there",
@@ -138,6 +144,7 @@ impl Parts<'_> {
 
     fn firmware(&self, partition: &PlacedPartition, disk: &mut File) -> Result<Ranges> {
         let volume = FatVolume {
+            sector: self.layout.sector_size,
             bytes: partition.size,
             id: FatVolume::id_from_uuid(&self.id(partition, Purpose::Fat)),
             label: partition.label.clone(),

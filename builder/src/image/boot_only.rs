@@ -11,7 +11,7 @@ use bsp::disk;
 use super::assemble::{self, Parts};
 use super::publish::Scratch;
 use super::sources::{DeviceTrees, Sources};
-use super::{core_image, firmware, programs, unpack};
+use super::{core_image, emmc_boot, firmware, programs, unpack};
 use crate::cache::Cache;
 use crate::lock::{BoardLock, LockedPackage};
 use crate::progress::Progress;
@@ -20,7 +20,8 @@ use crate::project::Merged;
 /// Identity that stands in the boot state: there is no deployment.
 const NO_DEPLOYMENT: &str = "none";
 
-/// Writes the image `<name>-<version>-<board>.boot.raw` into `out_dir` and returns its path.
+/// Writes the image `<name>-<version>-<board>.boot.raw` into `out_dir` and returns its path; beside it what
+/// belongs into the boot partitions of an eMMC, if the board starts from those.
 pub fn boot_only(
     merged: &Merged,
     lock: &BoardLock,
@@ -65,6 +66,11 @@ pub fn boot_only(
         areas: &areas,
     };
     assemble::boot_only(&parts, &scratch.path(&name))?;
+    if let Some(content) = emmc_boot::content(board, &layout, &sources)? {
+        let name = format!("{}.boot.{}", merged.stem(), emmc_boot::ENDING);
+        fs::write(scratch.path(&name), content).context("writing the boot partitions")?;
+        scratch.publish(&name)?;
+    }
     let path = scratch.publish(&name)?;
     stage.done(format_args!(
         "boot loader only, {} MiB",

@@ -8,6 +8,7 @@ mod assemble;
 pub mod bmap;
 mod boot_only;
 pub(crate) mod core_image;
+mod emmc_boot;
 mod ext4_map;
 mod fat_map;
 mod firmware;
@@ -18,7 +19,7 @@ mod mke2fs;
 mod programs;
 mod publish;
 pub(crate) mod ranges;
-mod sources;
+pub(crate) mod sources;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -43,6 +44,7 @@ use ranges::Ranges;
 use sources::{DeviceTrees, Sources};
 
 pub use boot_only::boot_only;
+pub use emmc_boot::ENDING as EMMC_BOOT;
 pub use format::Format;
 
 /// What to build.
@@ -73,6 +75,9 @@ pub struct ImageFiles {
     pub bmap: PathBuf,
     /// `SHA256SUMS` of everything.
     pub sums: PathBuf,
+    /// What belongs into both boot partitions of an eMMC, if the board starts from those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emmc_boot: Option<PathBuf>,
     /// Size of the disk, bytes.
     pub disk_bytes: u64,
     /// Bytes of it that mean something.
@@ -116,6 +121,7 @@ pub fn build(request: &ImageRequest<'_>, cache: &Cache, progress: Progress) -> R
     // Everything that can be refused is, before the first byte is written.
     let firmware = builder.firmware(&sources)?;
     let areas = builder.areas(&sources, &programs)?;
+    let emmc_boot = emmc_boot::content(&request.merged.board, &builder.layout, &sources)?;
     let scratch = Scratch::open(request.out_dir)?;
     let disk = scratch.path("disk");
     let mapped = assemble::assemble(
@@ -150,6 +156,11 @@ pub fn build(request: &ImageRequest<'_>, cache: &Cache, progress: Progress) -> R
     }
     let mut names: Vec<String> = formats.iter().map(|f| name(f.ending())).collect();
     names.push(map_name);
+    let emmc_name = emmc_boot.is_some().then(|| name(emmc_boot::ENDING));
+    if let (Some(content), Some(name)) = (&emmc_boot, &emmc_name) {
+        fs::write(scratch.path(name), content).context("writing the boot partitions")?;
+        names.push(name.clone());
+    }
     let known = Sums::from([(name(Format::Raw.ending()), raw_sum)]);
     let files = finish(&scratch, request, &names, known, &map)?;
     let mapped_bytes = mapped.bytes();
@@ -170,6 +181,7 @@ pub fn build(request: &ImageRequest<'_>, cache: &Cache, progress: Progress) -> R
         images: images.collect(),
         bmap: request.out_dir.join(name("raw.bmap")),
         sums: request.out_dir.join(SUMS),
+        emmc_boot: emmc_name.map(|name| request.out_dir.join(name)),
         disk_bytes: builder.layout.disk_bytes,
         mapped_bytes,
     })
@@ -224,7 +236,7 @@ fn finish(
 }
 
 /// Brings packages into the cache and unpacks them: name and directory of each.
-fn unpack(
+pub(crate) fn unpack(
     packages: &[LockedPackage],
     merged: &Merged,
     cache: &Cache,

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure, Context, Result};
-use bsp::board::{Board, RawArea, Source};
+use bsp::board::{Board, Medium, RawArea, Source, RECORD_BYTES};
+use bsp::loader::Record;
 use sha2::{Digest, Sha256};
 
 use crate::deploy;
@@ -97,28 +98,51 @@ impl Sources<'_> {
         Ok(content)
     }
 
-    /// What stands in the board's raw areas: first byte on the disk and content.
+    /// What stands in the board's raw areas on the disk: first byte and content.
     pub fn raw_areas(&self, board: &Board) -> Result<Vec<(u64, Vec<u8>)>> {
-        let areas = board.disk.raw.iter();
-        areas
-            .map(|area| {
-                let content = self
-                    .raw(area)
-                    .with_context(|| format!("making the raw area \"{}\"", area.name))?;
-                Ok((area.offset.0, content))
-            })
-            .collect()
+        self.areas(board, Medium::Disk)
+    }
+
+    /// What stands in each boot partition of the board's eMMC: first byte and content.
+    pub fn emmc_boot_areas(&self, board: &Board) -> Result<Vec<(u64, Vec<u8>)>> {
+        self.areas(board, Medium::EmmcBoot)
+    }
+
+    fn areas(&self, board: &Board, place: Medium) -> Result<Vec<(u64, Vec<u8>)>> {
+        let mut found = Vec::new();
+        for area in board.disk.raw.iter().filter(|area| area.place == place) {
+            let content = self.area(area)?;
+            let Some(copies) = area.copies() else {
+                found.push((area.offset.0, content));
+                continue;
+            };
+            let record = Record::of(area.edition, &content).render();
+            let mut offsets = copies.offsets.to_vec();
+            // Both boot partitions have the same places.
+            offsets.dedup();
+            for offset in offsets {
+                found.push((offset, content.clone()));
+                found.push((offset + copies.slot - RECORD_BYTES, record.clone()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The content of one raw area.
+    pub fn area(&self, area: &RawArea) -> Result<Vec<u8>> {
+        self.raw(area)
+            .with_context(|| format!("making the raw area \"{}\"", area.name))
     }
 
     fn raw(&self, area: &RawArea) -> Result<Vec<u8>> {
         let content = self.read(area.source().map_err(anyhow::Error::msg)?)?;
         ensure!(!content.is_empty(), "its file is empty");
+        let room = area.room();
         ensure!(
-            content.len() as u64 <= area.size.0,
-            "its file has {} bytes, and the area {} ({} bytes); make room for it in the board file",
+            content.len() as u64 <= room.0,
+            "its file has {} bytes, and the area {room} ({} bytes); make room for it in the board file",
             content.len(),
-            area.size,
-            area.size.0
+            room.0
         );
         if let Some(magic) = &area.magic {
             ensure!(

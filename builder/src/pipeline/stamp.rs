@@ -89,6 +89,7 @@ impl Stamp {
         let paths = files.images.iter().map(|image| &image.path);
         let marks = paths
             .chain([&files.bmap, &files.sums])
+            .chain(&files.emmc_boot)
             .map(|path| Ok((path.clone(), mark(path)?)))
             .collect::<Result<_>>()?;
         self.image = Some(Images {

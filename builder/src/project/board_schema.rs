@@ -47,6 +47,12 @@ pub fn extending() -> Value {
         "type": "string",
         "description": "The board that this one takes everything over from that it does not say itself."
     });
+    root["properties"]["remove"] = json!({
+        "type": "array",
+        "items": { "type": "string" },
+        "description": "Keys of the other board that this one does not have, with dots for those in tables.",
+        "examples": [["qemu", "boot.load-addresses"]]
+    });
     root["$defs"] = Value::Object(all);
     root
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use anyhow::{Context, Result};
-use bsp::board::{Backend, Board, Source, Tier};
+use bsp::board::{Backend, Board, Medium, Source, Tier};
 use bsp::disk::{self, Kind, Layout};
 use serde::Serialize;
 
@@ -202,8 +202,18 @@ fn parts(board: &Board) -> Vec<Part> {
         Err(problem) => problem,
     };
     let raw = board.disk.raw.iter().map(|area| Part {
-        place: format!("raw area \"{}\"", area.name),
-        from: from(area.source()),
+        place: match area.place {
+            Medium::Disk => format!("raw area \"{}\"", area.name),
+            Medium::EmmcBoot => format!("both boot partitions of the eMMC: \"{}\"", area.name),
+        },
+        from: match area.edition {
+            0 => from(area.source()),
+            edition => format!(
+                "{}; edition {edition}, replaced on devices: {}",
+                from(area.source()),
+                area.update.as_str()
+            ),
+        },
     });
     let files = board.firmware.iter().map(|file| Part {
         place: format!("firmware/{}", file.path),

@@ -148,6 +148,11 @@ mod tests {
         );
         let board = find(dir.path(), "wide").unwrap();
         assert_eq!((board.arch.as_str(), board.kernel_args.len()), ("arm64", 1));
+        write(
+            "bare",
+            "id = \"bare\"\ndescription = \"Ours\"\nextends = \"carrier\"\nremove = [\"qemu\"]\n",
+        );
+        assert!(find(dir.path(), "bare").unwrap().qemu.is_none());
         // What is wrong in it is shown in its place.
         write(
             "wide",

@@ -31,7 +31,7 @@ pub const GRUB_MENU: &str = "usr/libexec/device-agent/grub-menu";
 const UNIT_DIR: &str = "usr/lib/systemd/system";
 const OVERRIDE_DIR: &str = "etc/device-agent";
 
-const UNITS: [(&str, &str); 6] = [
+const UNITS: [(&str, &str); 7] = [
     (
         "device-agent-first-boot.service",
         include_str!("../../../device-agent/units/device-agent-first-boot.service"),
@@ -44,6 +44,11 @@ const UNITS: [(&str, &str); 6] = [
     (
         "device-agent-judge.service",
         include_str!("../../../device-agent/units/device-agent-judge.service"),
+    ),
+    // Not enabled: a product does that.
+    (
+        "device-agent-loader.service",
+        include_str!("../../../device-agent/units/device-agent-loader.service"),
     ),
     // Not enabled: the timer is.
     (

@@ -5,8 +5,8 @@ use anyhow::{Context, Result};
 use super::agent::AgentFiles;
 use super::initramfs::Wanted;
 use super::{
-    agent, clean, emergency, hostname, initramfs, kernel, layout, overlay, packages, ssh, storage,
-    system, sysusers, units, users, Assembled, Tree,
+    agent, clean, emergency, hostname, initramfs, kernel, layout, loader, overlay, packages, ssh,
+    storage, system, sysusers, units, users, Assembled, Tree,
 };
 use crate::cache::Cache;
 use crate::compose::BaseTar;
@@ -40,6 +40,7 @@ pub fn assemble(
     system::apply(&mut tree, product, merged.board.watchdog_max_seconds)?;
     storage::apply(&mut tree, merged)?;
     agent::apply(&mut tree, merged, agent_files)?;
+    loader::apply(&mut tree, merged, lock, cache, progress)?;
     overlay::apply(&mut tree, &merged.overlays, &merged.dir)?;
     let device_trees = merged.board.device_trees.as_ref();
     kernel::place_device_trees(&mut tree, device_trees, &kernel_version)?;

@@ -20,6 +20,7 @@ mod hostname;
 pub mod initramfs;
 pub mod kernel;
 pub mod layout;
+mod loader;
 mod overlay;
 mod packages;
 mod pattern;

@@ -13,7 +13,7 @@ use crate::paths::Paths;
 use crate::problem::{Kind, Problem};
 use crate::sysroot::Sysroot;
 use crate::transport::Transport;
-use crate::{clock, config, install, report, system, trial};
+use crate::{clock, config, install, loader, report, system, trial};
 
 /// What is needed to look at the server: the running deployment's epoch raises the floor, its time the clock.
 pub(super) struct Base {
@@ -164,6 +164,23 @@ pub(super) async fn auto(device: &Device) -> Result<Answer> {
         }
         offer => Ok(told(&offer, device)),
     }
+}
+
+pub(super) fn update_loader(device: &Device) -> Result<Answer> {
+    let replaced = loader::update(device, &say)?;
+    let text = match replaced.len() {
+        0 => "no boot loader is older than what this version brings\n".to_string(),
+        _ => replaced
+            .iter()
+            .map(|loader| {
+                format!(
+                    "{} is edition {} now; it is started at the next boot\n",
+                    loader.name, loader.to
+                )
+            })
+            .collect(),
+    };
+    Ok(Answer::new(json!({ "replaced": replaced }), text))
 }
 
 pub(super) fn confirm(device: &Device) -> Result<Answer> {

@@ -44,6 +44,7 @@ impl World {
             .unwrap();
         file.set_len(16 << 20).unwrap();
         let volume = FatVolume {
+            sector: 512,
             bytes: 16 << 20,
             id: 1,
             label: "firmware".into(),
@@ -224,6 +225,7 @@ fn no_file_or_a_foreign_one_changes_nothing() {
     assert!(error.contains("first-boot settings"), "{error}");
     assert_eq!(world.read("etc/hostname"), "");
     let volume = FatVolume {
+        sector: 512,
         bytes: 16 << 20,
         id: 1,
         label: "firmware".into(),

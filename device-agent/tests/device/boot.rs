@@ -52,6 +52,7 @@ impl World {
         let mut image = std::fs::File::create(dir.join(PARTUUID)).unwrap();
         image.set_len(8 << 20).unwrap();
         let volume = FatVolume {
+            sector: 512,
             bytes: 8 << 20,
             id: 1,
             label: "firmware".into(),

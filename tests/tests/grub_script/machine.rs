@@ -81,6 +81,7 @@ impl Disk {
             (bsp::boot::GOOD_PATH, &self.good),
         ];
         let volume = FatVolume {
+            sector: 512,
             bytes: firmware.size,
             id: 1,
             label: "firmware".into(),

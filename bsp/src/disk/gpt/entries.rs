@@ -6,7 +6,6 @@
 
 use std::io::{Read, Seek, SeekFrom, Write};
 
-use super::super::solver::GPT_ENTRIES_OFFSET;
 use super::super::{DiskError, Layout, SECTOR};
 
 /// Bytes of the header that its checksum covers.
@@ -30,7 +29,7 @@ pub(super) fn adapt(
     disk: &mut (impl Read + Write + Seek),
 ) -> Result<(), DiskError> {
     let place = layout.table_entries_offset / SECTOR;
-    let moved = (layout.table_entries_offset != GPT_ENTRIES_OFFSET).then_some(place);
+    let moved = (layout.table_entries_offset != 2 * SECTOR).then_some(place);
     for (header, primary) in [(SECTOR, true), (layout.disk_bytes - SECTOR, false)] {
         one(header, layout.table_entries, moved, primary, disk).map_err(|source| {
             DiskError::Io {

@@ -37,6 +37,13 @@ impl System {
         self.root.join(path)
     }
 
+    /// Bytes in a sector of the disk at `device`, as the kernel addresses it; `None` if it does not say.
+    pub fn sector_size(&self, device: &Path) -> Option<u64> {
+        let disk = Path::new("sys/class/block").join(device.file_name()?);
+        let size = self.text(disk.join("queue/logical_block_size"))?;
+        size.parse().ok()
+    }
+
     fn text(&self, path: impl AsRef<Path>) -> Option<String> {
         let text = std::fs::read(self.at(path)).ok()?;
         Some(String::from_utf8_lossy(&text).trim().to_string())

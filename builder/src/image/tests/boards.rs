@@ -6,14 +6,15 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use bsp::board::{Backend, Board, RawArea, Role, Size, Source};
+use bsp::board::{Backend, Board, Medium, RawArea, Role, Size, Source, UpdateWay};
 use bsp::boot::uboot::env;
 use bsp::disk::{self, Kind, Layout};
+use bsp::loader::Record;
 use sha2::{Digest, Sha256};
 
 use super::super::assemble::{assemble, Parts, Systems};
-use super::super::firmware;
 use super::super::sources::{DeviceTrees, Sources};
+use super::super::{emmc_boot, firmware};
 use super::host_mke2fs;
 use crate::command::Command;
 use crate::lock::LockedFile;
@@ -221,6 +222,63 @@ fn every_boards_image_has_its_boot_loader_where_it_is_looked_for() {
         let script = board.boot.backend == Backend::Uboot;
         assert_eq!(board.boot.config == "boot.scr", script, "{}", board.id);
     }
+}
+
+#[test]
+fn both_copies_of_a_boot_loader_have_their_record() {
+    let board = bsp::board::builtin("beaglebone").unwrap();
+    let world = World::new(std::slice::from_ref(&board));
+    let sources = Sources {
+        unpacked: &world.unpacked,
+        dir: world.dir.path(),
+        files: &[],
+        device_trees: DeviceTrees::Packages(&[]),
+    };
+    let mlo = stand_in(&board.disk.raw[0]);
+    let areas = sources.raw_areas(&board).unwrap();
+    for place in [128 << 10, 256 << 10] {
+        let at = |offset| &areas.iter().find(|(at, _)| *at == offset).unwrap().1;
+        assert!(*at(place) == mlo);
+        let record = Record::parse(at(place + (127 << 10))).unwrap();
+        assert_eq!(record.edition, 1);
+        assert!(record.is_for(&mlo));
+    }
+    // Those of U-Boot have one place and no record.
+    assert_eq!(areas.len(), 5);
+    assert!(emmc_boot::content(
+        &board,
+        &disk::plan(&board, &BTreeMap::new()).unwrap(),
+        &sources
+    )
+    .unwrap()
+    .is_none());
+}
+
+#[test]
+fn an_emmc_that_starts_from_its_boot_partitions_gets_a_file_for_them() {
+    let mut board = bsp::board::builtin("a64-olinuxino-emmc").unwrap();
+    let area = &mut board.disk.raw[0];
+    (area.place, area.offset, area.size) = (Medium::EmmcBoot, Size(0), Size(4 << 20));
+    (area.edition, area.update) = (3, UpdateWay::EmmcBoot);
+    let world = World::new(std::slice::from_ref(&board));
+    let layout = disk::plan(&board, &BTreeMap::new()).unwrap();
+    assert!(layout.regions.iter().all(|region| region.kind != Kind::Raw));
+    assert_eq!(layout.emmc_boot.len(), 1);
+    let sources = Sources {
+        unpacked: &world.unpacked,
+        dir: world.dir.path(),
+        files: &[],
+        device_trees: DeviceTrees::Packages(&[]),
+    };
+    assert!(sources.raw_areas(&board).unwrap().is_empty());
+    let content = emmc_boot::content(&board, &layout, &sources)
+        .unwrap()
+        .unwrap();
+    assert_eq!(content.len(), 4 << 20);
+    let loader = stand_in(&board.disk.raw[0]);
+    assert!(content.starts_with(&loader));
+    let record = Record::parse(&content[(4 << 20) - 1024..]).unwrap();
+    assert!(record.edition == 3 && record.is_for(&loader));
 }
 
 #[test]
