@@ -199,7 +199,7 @@ mod tests {
             mw.l 1c20cb4 b1
           fi
         fi
-        booti ";
+booti ";
         assert!(text.contains(start), "{text}");
     }
 

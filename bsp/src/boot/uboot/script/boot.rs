@@ -83,8 +83,7 @@ fn watchdog(start: &[RegisterWrite]) -> String {
     format!(
         "        if test ${{tl_counted}} = 1; then
           if test -z \"${{{VIRTUAL_BOARD}}}\"; then
-{writes}\
-          fi
+{writes}          fi
         fi
 "
     )
