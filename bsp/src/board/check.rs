@@ -59,6 +59,7 @@ pub(super) fn check(board: &Board, file: &Path) -> Checked {
         }
     }
     check_components(&board.components)?;
+    check_watchdog(board)?;
     check_environment(board)?;
     check_disk(&board.disk)?;
     check_sectors(board)?;
@@ -82,6 +83,25 @@ fn check_components(components: &[String]) -> Checked {
     match strange {
         Some(name) => Err(format!(
             "components: \"{name}\" is no component of an archive; Debian has main, contrib, non-free, non-free-firmware"
+        )),
+        None => Ok(()),
+    }
+}
+
+fn check_watchdog(board: &Board) -> Checked {
+    if board.watchdog_max_seconds == Some(0) {
+        return Err("watchdog-max-seconds is 0: no time to be fed in".into());
+    }
+    let start = &board.boot.watchdog_start;
+    if board.boot.backend == Backend::Grub && !start.is_empty() {
+        return Err(
+            "boot.watchdog-start is for the backend \"uboot\": GRUB writes no registers".into(),
+        );
+    }
+    match start.iter().find(|write| write.address % 4 != 0) {
+        Some(write) => Err(format!(
+            "boot.watchdog-start: address {:#x} is not a multiple of 4, as that of a 32-bit register",
+            write.address
         )),
         None => Ok(()),
     }

@@ -281,6 +281,12 @@ mod tests {
             ("EFI/BOOT/BOOTX64.EFI", "../BOOTX64.EFI", "relative path"),
             ("EFI/BOOT/BOOTX64.EFI", "Treeline/State.env", "taken twice"),
             ("tier = ", "teir = ", "unknown field `teir`"),
+            ("tier = ", "watchdog-max-seconds = 0\ntier = ", "no time"),
+            (
+                "[boot]\n",
+                "[boot]\nwatchdog-start = [{ address = 4, value = 1 }]\n",
+                "GRUB writes no registers",
+            ),
         ];
         for (from, to, want) in cases {
             let text = problem(from, to);

@@ -51,7 +51,11 @@ pub(super) fn make(
     } else {
         Some(foreign::prepare(&helpers, scratch.path())?)
     };
-    stage.note("installing packages");
+    stage.note(if arch != foreign::NATIVE && hooks.is_none() {
+        "installing packages, all of it emulated: `builder update-lock` makes this several times faster"
+    } else {
+        "installing packages"
+    });
     let raw = out.with_extension("raw");
     let install = Install {
         merged,
