@@ -312,9 +312,22 @@ mod tests {
             "firmware/boot.scr  Treeline: the boot rule",
             "  c         8192  1016 KiB  raw area \"u-boot\"",
             "The first 16 MiB (a column is 227.5 KiB, or less)\n  abcc···",
-            "nobody has booted it here",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
+        }
+    }
+
+    /// Whichever boards these are: the tier decides what is said.
+    #[test]
+    fn a_sheet_says_whether_anybody_has_booted_the_board() {
+        for id in bsp::board::list() {
+            let board = builtin(id).unwrap();
+            let text = Sheet::of(&board).unwrap().render();
+            assert_eq!(
+                text.contains("nobody has booted it here"),
+                board.tier == bsp::board::Tier::Built,
+                "{text}"
+            );
         }
     }
 

@@ -143,8 +143,7 @@ mod tests {
                 &"am57xx-idk",
                 &"beagleboard-x15",
                 &"beaglebone",
-                &"beaglebone-ai",
-                &"dra7-evm"
+                &"beaglebone-ai"
             ]
         );
     }
