@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -11,7 +12,7 @@ use ostree::gio::{prelude::*, Cancellable};
 use ostree::glib::{Bytes, Variant, VariantTy};
 use ostree::{ContentWriter, ObjectType, Repo};
 use treeline_delta::{
-    Checksum, Error, FileSource, Header, Kind as Metadata, NewFile, OldFile, Repository, Source,
+    Checksum, Error, FileSource, Header, Kind as Metadata, NewFile, OldFile, Repository, Scratch, Source,
 };
 
 use crate::problem::{Kind, Problem};
@@ -184,6 +185,22 @@ impl Repository for Target<'_> {
             Box::new(NewRegular { writer })
         }))
     }
+
+    fn scratch(&self) -> io::Result<Box<dyn Scratch>> {
+        let dir = self.repo.path().path();
+        let dir = dir.ok_or_else(|| io::Error::other("the repository has no path"))?;
+        Ok(Box::new(FileSource::new(nameless(&dir.join("tmp"))?)?))
+    }
+}
+
+/// A file without a name: it goes with the last who has it open, also when the power fails.
+fn nameless(dir: &Path) -> io::Result<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(nix::libc::O_TMPFILE)
+        .mode(0o600)
+        .open(dir)
 }
 
 struct NewRegular {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use keys::release::{Compact, Delta};
 use ostree::gio::prelude::*;
 use ostree::{gio, glib, ObjectType, Repo};
-use treeline_delta::{Checksum, Header, Kind, NewFile, Objects, OldFile, Repository, Source};
+use treeline_delta::{Checksum, Header, Kind, NewFile, Objects, OldFile, Repository, Scratch};
 
 use super::contents::{self, NO_CANCEL};
 use super::delta::{self, Maker};
@@ -234,18 +234,6 @@ struct Trial<'a> {
     objects: &'a Archive,
 }
 
-struct Content(Vec<u8>);
-
-impl Source for Content {
-    fn len(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.0.as_slice().read_at(offset, buffer)
-    }
-}
-
 struct Forgotten;
 
 impl NewFile for Forgotten {
@@ -267,7 +255,7 @@ impl Repository for Trial<'_> {
         let (header, content) = self.objects.file(name)?;
         Ok(OldFile {
             header,
-            content: Box::new(Content(content)),
+            content: Box::new(content),
         })
     }
 
@@ -281,5 +269,9 @@ impl Repository for Trial<'_> {
 
     fn begin(&mut self, _: &Checksum, _: &[u8], _: u64) -> io::Result<Option<Box<dyn NewFile>>> {
         Ok(Some(Box::new(Forgotten)))
+    }
+
+    fn scratch(&self) -> io::Result<Box<dyn Scratch>> {
+        Ok(Box::new(Vec::new()))
     }
 }

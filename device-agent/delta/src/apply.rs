@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use crate::code::Decoder;
 use crate::object::{name_of, Checksum, FileName, Kind};
-use crate::source::Source;
+use crate::source::{Scratch, Source};
 use crate::stream::{Closure, Stream, HEADER, HEADER_LIMIT, LENGTH, MAGIC, METADATA_LIMIT, SOURCE};
 use crate::Error;
 
@@ -46,6 +46,10 @@ pub trait Repository {
         header: &[u8],
         length: u64,
     ) -> io::Result<Option<Box<dyn NewFile>>>;
+
+    /// Room for content that is needed while one file is made; up to three times as much as the largest
+    /// compressed file unpacks to.
+    fn scratch(&self) -> io::Result<Box<dyn Scratch>>;
 }
 
 /// What was applied.
@@ -149,7 +153,7 @@ impl<R: Read> Run<'_, R> {
         }
         self.count(length)?;
         let mut bytes = Vec::new();
-        self.stream.blob(length, &old, None, &mut |more| {
+        self.stream.blob(length, &old, None, &no_room, &mut |more| {
             bytes.extend_from_slice(more);
             Ok(())
         })?;
@@ -213,14 +217,16 @@ impl<R: Read> Run<'_, R> {
             .begin(name, &header, length)
             .map_err(Error::Write)?;
         let mut sum = FileName::new(&header);
-        self.stream
-            .blob(length, like.content.as_ref(), None, &mut |bytes| {
-                sum.update(bytes);
-                match &mut target {
-                    Some(file) => file.write(bytes).map_err(Error::Write),
-                    None => Ok(()),
-                }
-            })?;
+        let repository = &*self.repository;
+        let room = || repository.scratch();
+        let old = like.content.as_ref();
+        self.stream.blob(length, old, None, &room, &mut |bytes| {
+            sum.update(bytes);
+            match &mut target {
+                Some(file) => file.write(bytes).map_err(Error::Write),
+                None => Ok(()),
+            }
+        })?;
         check(&sum.finish(), name)?;
         if let Some(file) = target {
             file.finish().map_err(Error::Write)?;
@@ -228,6 +234,11 @@ impl<R: Read> Run<'_, R> {
         self.applied.objects += 1;
         Ok(())
     }
+}
+
+/// Small things hold nothing compressed.
+fn no_room() -> io::Result<Box<dyn Scratch>> {
+    Err(io::Error::other("a directory with a compressed part"))
 }
 
 fn pick(list: &[Checksum], index: u64) -> Result<&Checksum, Error> {

@@ -359,6 +359,8 @@ fn space_of(site: &Site) -> u8 {
         M::Offset | M::Back => 4,
         M::Symbol(..) => 5,
         M::Numbered(kind) => 8 + kind,
+        M::Below(_) => 0,
+        M::Slot(_) => 10,
         _ => 6,
     }
 }

@@ -118,6 +118,15 @@ impl Elf {
         Some(elf)
     }
 
+    /// Where whole words follow the section headers up to the end of the file, as in a kernel that can be
+    /// moved.
+    pub(crate) fn trailer(&self, length: u64) -> Option<u64> {
+        let begin = self.headers + self.sections.len() as u64 * self.header_size();
+        let behind = self.sections.iter().all(|s| s.offset + s.stored() <= begin);
+        let fits = self.machine == Machine::X86 && !self.relocatable && self.wide;
+        (fits && behind && begin + 8 <= length && (length - begin) % 4 == 0).then_some(begin)
+    }
+
     pub(crate) fn header_size(&self) -> u64 {
         if self.wide {
             64

@@ -60,20 +60,7 @@ impl Layout {
             .filter(|&i| old[i].is_loaded() && old[i].addr != 0)
             .collect();
         by_address.sort_by_key(|&i| (old[i].addr, i));
-        let mut pieces = Vec::with_capacity(steps.len());
-        let mut at = 0u64;
-        for step in steps {
-            at += step.fresh;
-            if step.alike > 0 {
-                pieces.push(Piece {
-                    old: step.old,
-                    length: step.alike,
-                    new: at,
-                });
-            }
-            at += step.alike;
-        }
-        let pieces = disjoint(pieces);
+        let (_, pieces) = self::pieces(steps);
         Self {
             old,
             by_address,
@@ -93,29 +80,7 @@ impl Layout {
 
     /// Where an offset of the old file has come.
     pub(crate) fn offset(&self, old: u64) -> Mapped {
-        let after = self.pieces.partition_point(|p| p.old <= old);
-        let shift = |p: &Piece| p.new.wrapping_add(old.wrapping_sub(p.old));
-        if after > 0 {
-            let p = &self.pieces[after - 1];
-            if old - p.old < p.length {
-                return Mapped {
-                    to: shift(p),
-                    exact: true,
-                };
-            }
-            let nearer = self
-                .pieces
-                .get(after)
-                .filter(|next| next.old - old < old - (p.old + p.length));
-            return Mapped {
-                to: shift(nearer.unwrap_or(p)),
-                exact: false,
-            };
-        }
-        Mapped {
-            to: self.pieces.first().map_or(old, shift),
-            exact: false,
-        }
+        place_of(&self.pieces, old)
     }
 
     /// Where an offset in an old section has come, as an offset in the new section.
@@ -255,6 +220,19 @@ impl Layout {
                 let target = base.wrapping_add(raw);
                 plain(target, self.address(target), self.address(base).to)
             }
+            Meaning::Below(base) => {
+                let target = base.wrapping_sub(1).wrapping_sub(raw);
+                Aim {
+                    negative: true,
+                    ..plain(target, self.address(target), self.address(base).to.wrapping_sub(1))
+                }
+            }
+            Meaning::Slot(begin) => {
+                let mapped = self.offset(begin.wrapping_add(raw.wrapping_mul(4)));
+                let first = self.offset(begin).to;
+                let to = mapped.to.wrapping_sub(first) as i64 / 4;
+                plain(raw, Mapped { to: to as u64, ..mapped }, 0)
+            }
             Meaning::Extent(begin) => {
                 let target = begin.wrapping_add(raw);
                 // The end of one thing is often the beginning of another that has moved away.
@@ -321,6 +299,50 @@ impl Layout {
             base: 0,
             negative: false,
         }
+    }
+}
+
+/// The alike stretches in the order of the new file, and without overlaps in the order of the old one.
+pub(crate) fn pieces(steps: &[Step]) -> (Vec<Piece>, Vec<Piece>) {
+    let mut pieces = Vec::with_capacity(steps.len());
+    let mut at = 0u64;
+    for step in steps {
+        at += step.fresh;
+        if step.alike > 0 {
+            pieces.push(Piece {
+                old: step.old,
+                length: step.alike,
+                new: at,
+            });
+        }
+        at += step.alike;
+    }
+    (pieces.clone(), disjoint(pieces))
+}
+
+/// Where a place of the old file has come, by disjoint pieces in the old file's order.
+pub(crate) fn place_of(pieces: &[Piece], old: u64) -> Mapped {
+    let after = pieces.partition_point(|p| p.old <= old);
+    let shift = |p: &Piece| p.new.wrapping_add(old.wrapping_sub(p.old));
+    if after > 0 {
+        let p = &pieces[after - 1];
+        if old - p.old < p.length {
+            return Mapped {
+                to: shift(p),
+                exact: true,
+            };
+        }
+        let nearer = pieces
+            .get(after)
+            .filter(|next| next.old - old < old - (p.old + p.length));
+        return Mapped {
+            to: shift(nearer.unwrap_or(p)),
+            exact: false,
+        };
+    }
+    Mapped {
+        to: pieces.first().map_or(old, shift),
+        exact: false,
     }
 }
 

@@ -18,12 +18,14 @@ mod layout;
 #[cfg(feature = "make")]
 mod make;
 mod object;
+mod packed;
 mod pieces;
 mod plan;
 mod sites;
 mod source;
 mod stream;
 mod tape;
+mod zstd;
 
 pub use apply::{apply, Applied, NewFile, OldFile, Repository};
 pub use error::Error;
@@ -31,7 +33,7 @@ pub use header::Header;
 #[cfg(feature = "make")]
 pub use make::{make, FileCost, Made, Objects};
 pub use object::{Checksum, Kind};
-pub use source::{FileSource, Source};
+pub use source::{FileSource, Scratch, Source};
 pub use stream::VERSION;
 
 #[cfg(test)]

@@ -56,6 +56,105 @@ impl Source for FileSource {
     }
 }
 
+/// Content that grows at its end, and goes when it is dropped.
+pub trait Scratch: Source {
+    /// Adds bytes.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// To read from.
+    fn as_source(&self) -> &dyn Source;
+}
+
+impl Source for Vec<u8> {
+    fn len(&self) -> u64 {
+        Self::len(self) as u64
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.as_slice().read_at(offset, buffer)
+    }
+}
+
+impl Scratch for Vec<u8> {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn as_source(&self) -> &dyn Source {
+        self
+    }
+}
+
+impl Scratch for FileSource {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, self.length)?;
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn as_source(&self) -> &dyn Source {
+        self
+    }
+}
+
+/// Bytes of a page.
+const PAGE: u64 = 1 << 12;
+/// Pages remembered.
+const PAGES: u64 = 1 << 10;
+
+/// Pages of one content, for many small reads. What is appended later may be read, what has been read must not
+/// change.
+pub(crate) struct Cached {
+    /// Number of the page plus one, its bytes.
+    pages: Vec<(u64, Vec<u8>)>,
+}
+
+impl Cached {
+    pub(crate) fn new() -> Self {
+        Self {
+            pages: vec![(0, Vec::new()); PAGES as usize],
+        }
+    }
+
+    fn page(&mut self, source: &dyn Source, number: u64) -> io::Result<&[u8]> {
+        let (held, bytes) = &mut self.pages[(number % PAGES) as usize];
+        let there = source.len().saturating_sub(number * PAGE).min(PAGE);
+        // The last page may have grown.
+        if *held != number + 1 || (bytes.len() as u64) < there {
+            *held = 0;
+            bytes.resize(there as usize, 0);
+            source.read_at(number * PAGE, bytes)?;
+            *held = number + 1;
+        }
+        Ok(bytes)
+    }
+
+    /// One byte; an error past the end.
+    pub(crate) fn byte(&mut self, source: &dyn Source, at: u64) -> io::Result<u8> {
+        let page = self.page(source, at / PAGE)?;
+        let byte = page.get((at % PAGE) as usize).copied();
+        byte.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Eight bytes, the first lowest; zeros past the end.
+    pub(crate) fn word(&mut self, source: &dyn Source, at: u64) -> io::Result<u64> {
+        let inside = (at % PAGE) as usize;
+        let mut bytes = [0u8; 8];
+        let page = self.page(source, at / PAGE)?;
+        let here = page.get(inside..).unwrap_or_default();
+        let count = here.len().min(8);
+        bytes[..count].copy_from_slice(&here[..count]);
+        if inside + 8 > PAGE as usize {
+            let next = self.page(source, at / PAGE + 1)?;
+            let count = next.len().min(inside + 8 - PAGE as usize);
+            let from = PAGE as usize - inside;
+            bytes[from..from + count].copy_from_slice(&next[..count]);
+        }
+        Ok(u64::from_le_bytes(bytes))
+    }
+}
+
 /// Little-endian number of up to eight bytes at `offset`; `None` past the end.
 pub(crate) fn number_at(source: &dyn Source, offset: u64, width: usize) -> Option<u64> {
     let mut bytes = [0u8; 8];

@@ -9,14 +9,16 @@ use crate::layout::Layout;
 use crate::object::{root_of, Checksum, Directory, Kind};
 use crate::plan::Plan;
 use crate::sites::Sites;
-use crate::source::Source;
+use crate::packed::Packed;
+use crate::source::{Scratch, Source};
 use crate::tape::Tape;
+use crate::zstd::decisions::Decisions;
 use crate::Error;
 
 /// The first bytes of a delta; the last is the version.
 pub(crate) const MAGIC: [u8; 8] = [b'T', b'L', b'D', b'E', b'L', b'T', b'A', VERSION];
 /// The version of the format.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Bytes of a commit or directory at most.
 pub(crate) const METADATA_LIMIT: u64 = 8 << 20;
 /// Bytes of a file's header (owner, mode, link, attributes) at most.
@@ -39,6 +41,8 @@ pub(crate) enum Mode {
     Steps,
     /// By steps, with the addresses of an ELF file predicted.
     Elf,
+    /// A file with a compressed part: that part's content, and how it was compressed.
+    Packed,
 }
 
 /// What an encoder knows of a blob.
@@ -46,7 +50,12 @@ pub(crate) struct Given<'a> {
     pub bytes: &'a [u8],
     pub mode: Mode,
     pub plan: &'a Plan,
+    /// With [`Mode::Packed`]: the rest of what is known.
+    pub packed: Option<&'a Packed>,
 }
+
+/// Makes room for content that is needed for a while.
+pub(crate) type Room<'a> = &'a dyn Fn() -> std::io::Result<Box<dyn Scratch>>;
 
 /// Reads a directory object, given its path.
 type Load<'a> = dyn FnMut(Kind, &Checksum, &str) -> Result<Vec<u8>, Error> + 'a;
@@ -55,6 +64,8 @@ type Load<'a> = dyn FnMut(Kind, &Checksum, &str) -> Result<Vec<u8>, Error> + 'a;
 pub(crate) struct Stream<C> {
     pub(crate) coder: C,
     pub(crate) models: Models,
+    /// Statistics of compressed parts; made when the first comes.
+    pub(crate) decisions: Option<Decisions>,
 }
 
 impl<C: BitCoder> Stream<C> {
@@ -62,6 +73,7 @@ impl<C: BitCoder> Stream<C> {
         Self {
             coder,
             models: Models::new(),
+            decisions: None,
         }
     }
 
@@ -80,24 +92,30 @@ impl<C: BitCoder> Stream<C> {
         Ok(value)
     }
 
-    /// Codes a blob whose length is known.
+    /// Codes a blob whose length is known; returns how it is built.
     pub(crate) fn blob(
         &mut self,
         length: u64,
         old: &dyn Source,
         given: Option<&Given<'_>>,
+        room: Room<'_>,
         out: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    ) -> Result<Plan, Error> {
         let mode = given.map_or(0, |g| g.mode as u64);
         let mode = match self.number(MODE, u32::from(old.is_empty()), mode)? {
             0 => Mode::Stored,
             1 => Mode::Steps,
             2 => Mode::Elf,
+            3 => {
+                self.packed(length, old, given.and_then(|g| g.packed), room, out)?;
+                return Ok(Plan::default());
+            }
             _ => return Err(Error::Damaged("a file is coded in an unknown way")),
         };
         let mut tape = Tape::new(given.map(|g| g.bytes), out);
         if mode == Mode::Stored {
-            return tape.stored(&mut self.coder, length);
+            tape.stored(&mut self.coder, length)?;
+            return Ok(Plan::default());
         }
         let elf = match mode {
             Mode::Elf => Some(Elf::parse(old).ok_or(Error::Damaged("an old file is no ELF file"))?),
@@ -118,7 +136,9 @@ impl<C: BitCoder> Stream<C> {
             .as_ref()
             .map(|elf| Layout::new(elf, plan.sections.clone(), plan.pairs.clone(), &plan.steps));
         let sites = elf.map(|elf| Sites::new(old, elf));
-        Content::new(&mut self.coder, &mut self.models, old, sites, layout).code(&plan, &mut tape)
+        Content::new(&mut self.coder, &mut self.models, old, sites, layout)
+            .code(&plan, &mut tape)?;
+        Ok(plan)
     }
 }
 

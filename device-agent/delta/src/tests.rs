@@ -98,18 +98,6 @@ struct Device<'a> {
     new: std::rc::Rc<std::cell::RefCell<Store>>,
 }
 
-struct Bytes(Vec<u8>);
-
-impl Source for Bytes {
-    fn len(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.0.as_slice().read_at(offset, buffer)
-    }
-}
-
 struct Growing {
     name: Checksum,
     header: Vec<u8>,
@@ -139,7 +127,7 @@ impl Repository for Device<'_> {
         let (header, content) = Objects::file(self.old, name)?;
         Ok(OldFile {
             header,
-            content: Box::new(Bytes(content)),
+            content: Box::new(content),
         })
     }
 
@@ -166,6 +154,10 @@ impl Repository for Device<'_> {
             content: Vec::new(),
             into: self.new.clone(),
         })))
+    }
+
+    fn scratch(&self) -> io::Result<Box<dyn crate::Scratch>> {
+        Ok(Box::new(Vec::new()))
     }
 }
 

@@ -5,10 +5,13 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::packed;
 use super::pairing::{self, OldName};
 use crate::code::Encoder;
 use crate::object::{Checksum, Kind};
+use crate::packed::Packed;
 use crate::plan::Plan;
+use crate::source::Scratch;
 use crate::stream::{Closure, Given, Mode, Stream, HEADER, LENGTH, MAGIC, SOURCE};
 use crate::Error;
 
@@ -64,6 +67,7 @@ struct Ready {
     new: (Vec<u8>, Vec<u8>),
     mode: Mode,
     plan: Plan,
+    packed: Option<Packed>,
 }
 
 /// Makes the delta from one commit to another, with so many threads.
@@ -124,8 +128,14 @@ fn bytes(stream: &mut Stream<Encoder>, old: &[u8], new: &[u8]) -> Result<(), Err
         bytes: new,
         mode: Mode::Steps,
         plan: &super::plan(old, new, false),
+        packed: None,
     };
-    stream.blob(new.len() as u64, &old, Some(&given), &mut |_| Ok(()))
+    stream.blob(new.len() as u64, &old, Some(&given), &in_memory, &mut |_| Ok(()))?;
+    Ok(())
+}
+
+fn in_memory() -> io::Result<Box<dyn Scratch>> {
+    Ok(Box::new(Vec::new()))
 }
 
 fn jobs(objects: &dyn Objects, old: &Closure, new: &Closure) -> Result<Vec<Job>, Error> {
@@ -228,7 +238,13 @@ fn ready(objects: &dyn Objects, old: &Closure, job: &Job) -> Result<Ready, Error
     let after = objects.file(&job.name).map_err(Error::Old)?;
     let plan = super::plan(&before.1, &after.1, true);
     let fresh: u64 = plan.steps.iter().map(|s| s.fresh).sum();
-    let mode = if fresh * 16 > plan.length * 15 && is_compressed(&after.1) {
+    let packed = match fresh * 4 > plan.length {
+        true => packed::find(&before.1, &after.1),
+        false => None,
+    };
+    let mode = if packed.is_some() {
+        Mode::Packed
+    } else if fresh * 16 > plan.length * 15 && is_compressed(&after.1) {
         Mode::Stored
     } else if plan.sections.is_empty() {
         Mode::Steps
@@ -240,6 +256,7 @@ fn ready(objects: &dyn Objects, old: &Closure, job: &Job) -> Result<Ready, Error
         new: after,
         mode,
         plan,
+        packed,
     })
 }
 
@@ -283,11 +300,14 @@ fn file(
         bytes: after,
         mode: ready.mode,
         plan: &ready.plan,
+        packed: ready.packed.as_ref(),
     };
     stream.blob(
         after.len() as u64,
         &before.as_slice(),
         Some(&given),
+        &in_memory,
         &mut |_| Ok(()),
-    )
+    )?;
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod delta;
 mod matching;
+mod packed;
 mod pairing;
 mod records;
 mod sections;

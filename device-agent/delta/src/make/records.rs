@@ -6,7 +6,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::sections::{name, string};
 use super::Alike;
 use crate::elf::{Elf, Section, DYNSYM, RELA, SYMTAB};
-use crate::layout::Layout;
+use crate::layout::{place_of, Layout};
+use crate::pieces::{disjoint, Piece};
+use crate::sites::kernel::{self, Entry, Table};
+use crate::sites::tables::relative;
 use crate::sites::Meaning;
 
 /// An entry: its offset in the file, its length, what it is known by (in terms of the new file).
@@ -31,24 +34,32 @@ fn key(parts: impl Hash) -> u64 {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Table {
+enum Kind {
     Relocations,
     Symbols,
     Unwind,
     UnwindIndex,
+    /// Entries of so many bytes that begin with a number that counts from its own place.
+    Relative(u64),
+    /// A kernel's.
+    Kernel(Entry),
 }
 
-fn table(file: &[u8], elf: &Elf, section: &Section) -> Option<Table> {
+fn table(file: &[u8], elf: &Elf, section: &Section) -> Option<Kind> {
     match section.kind {
-        RELA if elf.wide => Some(Table::Relocations),
-        SYMTAB | DYNSYM if elf.wide => Some(Table::Symbols),
+        RELA if elf.wide => Some(Kind::Relocations),
+        SYMTAB | DYNSYM if elf.wide => Some(Kind::Symbols),
         _ if elf.relocatable => None,
         _ => match name(file, elf, section) {
-            b".eh_frame" => Some(Table::Unwind),
-            b".eh_frame_hdr" => Some(Table::UnwindIndex),
-            _ => None,
+            b".eh_frame" => Some(Kind::Unwind),
+            b".eh_frame_hdr" => Some(Kind::UnwindIndex),
+            name => relative(name).map(|(size, _)| Kind::Relative(size)),
         },
     }
+}
+
+fn kernels(file: &[u8], elf: &Elf) -> Vec<Table> {
+    kernel::tables(&file, elf, &|section| name(file, elf, section).to_vec())
 }
 
 /// Ranges of the file that are tables, in order.
@@ -64,6 +75,7 @@ pub(super) fn ranges(file: &[u8], elf: &Elf) -> Vec<(usize, usize)> {
         headers,
         headers + elf.sections.len() * elf.header_size() as usize,
     ));
+    ranges.extend(kernels(file, elf).iter().map(|t| (t.begin as usize, t.end as usize)));
     ranges.sort_unstable();
     ranges
 }
@@ -114,6 +126,38 @@ pub(super) fn align(
             |at, meaning, value| own(b, at, meaning, value),
             Some,
         );
+        pair_up(&left, &right, &mut found);
+    }
+    let mut others = kernels(new, b);
+    for from in &kernels(old, a) {
+        let Some(place) = others.iter().position(|to| to.entry.is_like(from.entry)) else {
+            continue;
+        };
+        let to = &others.remove(place);
+        // Where one refers to another, that one has been paired before.
+        let whole = |table: &Table| Section {
+            offset: table.begin,
+            size: table.end - table.begin,
+            kind: 1,
+            ..Section::default()
+        };
+        let slots: Vec<Piece>;
+        let moved: Box<dyn Fn(usize, Meaning, i64) -> u64> = match from.entry {
+            Entry::Slot(begin) => {
+                slots = found.iter().map(|f| Piece { old: f.old as u64, length: f.length as u64, new: f.new as u64 }).collect();
+                let slots = disjoint(slots);
+                let first = place_of(&slots, begin).to;
+                Box::new(move |_, _, value| {
+                    place_of(&slots, begin + 4 * value as u64).to.wrapping_sub(first) / 4
+                })
+            }
+            _ => Box::new(|at, meaning, value| {
+                layout.aim(meaning, value, at as u64, at as u64).mapped.to
+            }),
+        };
+        let left = records(Kind::Kernel(from.entry), old, a, &whole(from), moved, Some);
+        let itself = |at, meaning, value| own(b, at, meaning, value);
+        let right = records(Kind::Kernel(to.entry), new, b, &whole(to), itself, Some);
         pair_up(&left, &right, &mut found);
     }
     found
@@ -270,13 +314,14 @@ fn own(elf: &Elf, at: usize, meaning: Meaning, value: i64) -> u64 {
             .find(|s| s.is_loaded() && s.offset <= at as u64 && at as u64 - s.offset < s.stored())
             .map_or(0, |s| s.addr + (at as u64 - s.offset))
             .wrapping_add_signed(value + i64::from(adjust)),
+        Meaning::Below(base) => base.wrapping_sub(1).wrapping_add_signed(-value),
         Meaning::Based(base) => base.wrapping_add_signed(value),
         _ => value as u64,
     }
 }
 
 fn records(
-    kind: Table,
+    kind: Kind,
     file: &[u8],
     elf: &Elf,
     section: &Section,
@@ -291,7 +336,7 @@ fn records(
     let mut at = begin;
     while at < end {
         let (length, key) = match kind {
-            Table::Relocations => {
+            Kind::Relocations => {
                 let place = number(file, at, 8) as i64;
                 let meaning = if elf.relocatable {
                     Meaning::Within(section.info, 0)
@@ -300,7 +345,7 @@ fn records(
                 };
                 (24, key((aim(at, meaning, place), number(file, at + 8, 4))))
             }
-            Table::Symbols => {
+            Kind::Symbols => {
                 let strings = elf.sections.get(section.link as usize);
                 let text = strings.map_or(&[][..], |s| string(file, s, number(file, at, 4)));
                 let info = number(file, at + 4, 1);
@@ -311,7 +356,7 @@ fn records(
                 };
                 (24, key((text, info, home)))
             }
-            Table::Unwind => {
+            Kind::Unwind => {
                 let length = number(file, at, 4) as usize;
                 if length >= 0xffff_fff0 || at + 4 + length > end {
                     break;
@@ -326,7 +371,16 @@ fn records(
                 };
                 (4 + length, key)
             }
-            Table::UnwindIndex => {
+            Kind::Relative(size) => {
+                let number = number(file, at, 4) as i32;
+                (size as usize, key(aim(at, Meaning::Relative(0), number.into())))
+            }
+            Kind::Kernel(entry) => {
+                let bytes = number(file, at, entry.width().into());
+                let number = entry.form().get(bytes, entry.width());
+                (entry.size() as usize, key(aim(at, entry.meaning(), number)))
+            }
+            Kind::UnwindIndex => {
                 if at == begin {
                     (12, 1)
                 } else {

@@ -3,7 +3,8 @@
 
 mod arm;
 mod btf;
-mod tables;
+pub(crate) mod kernel;
+pub(crate) mod tables;
 mod x86;
 
 use crate::elf::{Elf, Machine, Section};
@@ -14,6 +15,8 @@ use crate::source::Source;
 pub(crate) enum Form {
     /// The bytes themselves, little-endian, signed.
     Plain,
+    /// Three bytes, the highest first.
+    Big24,
     /// Bits 8–31 of a word, unsigned (symbol index of a 32-bit relocation).
     High24,
     /// An instruction of a fixed-width machine.
@@ -31,6 +34,10 @@ pub(crate) enum Meaning {
     Address,
     /// An address, minus this one.
     Based(u64),
+    /// One less than this address, minus an address.
+    Below(u64),
+    /// Number of a word in the table that begins at this offset.
+    Slot(u64),
     /// Bytes from this address to another.
     Extent(u64),
     /// Offset in this section, minus so many bytes.
@@ -72,6 +79,7 @@ impl Form {
                 let unused = 64 - 8 * u32::from(width);
                 ((bytes << unused) as i64) >> unused
             }
+            Self::Big24 => ((bytes as u32).swap_bytes() >> 8).into(),
             Self::High24 => ((bytes as u32) >> 8).into(),
             Self::Instruction(field) => field.get(bytes),
         }
@@ -81,6 +89,7 @@ impl Form {
     pub(crate) fn set(self, bytes: u64, number: i64) -> u64 {
         match self {
             Self::Plain => number as u64,
+            Self::Big24 => ((number as u32) << 8).swap_bytes().into(),
             Self::High24 => (bytes & 0xff) | ((number as u64 & 0xff_ffff) << 8),
             Self::Instruction(field) => field.set(bytes, number),
         }
@@ -134,6 +143,7 @@ impl<'a> Sites<'a> {
     pub(crate) fn within(&mut self, from: u64, to: u64, out: &mut Vec<Site>) {
         let begin = out.len();
         tables::file_header(&self.elf, from, to, out);
+        kernel::fields(&self.tables.kernel, from, to, out);
         let first = self
             .order
             .partition_point(|&i| self.elf.sections[i].offset <= from)

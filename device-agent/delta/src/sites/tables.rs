@@ -1,6 +1,6 @@
 //! Fields of sections that are tables: relocations, symbols, unwind entries, pointers, headers.
 
-use super::{btf, Form, Meaning, Site, Sites};
+use super::{btf, kernel, Form, Meaning, Site, Sites};
 use crate::elf::{Elf, Machine, Section, DYNSYM, REL, RELA, SYMTAB};
 use crate::source::{number_at, Source};
 
@@ -13,6 +13,30 @@ const DYNAMIC: u32 = 6;
 const PROGBITS: u32 = 1;
 const ARRAYS: [u32; 3] = [14, 15, 16];
 
+/// Tables of the kernel whose entries begin with numbers of 32 bits that count from their own place
+/// (`include/asm-generic/bug.h`, `include/linux/export-internal.h`, `arch/*/include/asm/extable.h` and others):
+/// beginning of the section's name, bytes of an entry, how many such numbers.
+const RELATIVE: [(&[u8], u64, u64); 12] = [
+    (b".orc_unwind_ip", 4, 1),
+    (b".retpoline_sites", 4, 1),
+    (b".return_sites", 4, 1),
+    (b".call_sites", 4, 1),
+    (b".ibt_endbr_seal", 4, 1),
+    (b".smp_locks", 4, 1),
+    (b"runtime_", 4, 1),
+    (b"__bug_table", 12, 2),
+    (b"__ex_table", 12, 2),
+    (b"__ksymtab_string", 0, 0),
+    (b"__ksymtab", 12, 3),
+    (b".altinstructions", 14, 2),
+];
+
+/// Bytes of an entry of such a table, and of the numbers in it.
+pub(crate) fn relative(name: &[u8]) -> Option<(u64, u64)> {
+    let (_, size, count) = RELATIVE.iter().find(|(begin, ..)| name.starts_with(begin))?;
+    (*size > 0).then_some((*size, 4 * count))
+}
+
 /// What must be known of a file before its tables can be read anywhere.
 #[derive(Default)]
 pub(super) struct Tables {
@@ -22,6 +46,10 @@ pub(super) struct Tables {
     header: Option<usize>,
     /// Section with types, beginnings of its records.
     types: Option<(usize, Vec<u32>)>,
+    /// Sections of numbers that count from their own place: bytes of an entry, of the numbers in it.
+    relative: Vec<(usize, u64, u64)>,
+    /// Tables inside of sections.
+    pub(super) kernel: Vec<kernel::Table>,
     /// By symbol: the section it stands for.
     section_of: Vec<u16>,
 }
@@ -30,8 +58,13 @@ impl Tables {
     pub(super) fn read(source: &dyn Source, elf: &Elf) -> Self {
         let mut tables = Self::default();
         let names = source_names(source, elf);
+        tables.kernel = kernel::tables(source, elf, &names);
         for (index, section) in elf.sections.iter().enumerate() {
-            match names(section).as_slice() {
+            let name = names(section);
+            if let Some((size, numbers)) = relative(&name).filter(|_| !elf.relocatable) {
+                tables.relative.push((index, size, numbers));
+            }
+            match name.as_slice() {
                 b".eh_frame" if !elf.relocatable => {
                     tables.unwind.push((index, unwind_entries(source, section)));
                 }
@@ -167,8 +200,14 @@ impl Sites<'_> {
                 }
             }
             _ if !self.elf.relocatable => {
+                let relative = self.tables.relative.iter().find(|r| r.0 == index);
                 if let Some((_, list)) = self.tables.unwind.iter().find(|(i, _)| *i == index) {
                     self.unwind(list, from, to, out);
+                } else if let Some(&(_, size, numbers)) = relative {
+                    for at in entries(section, from, to, size) {
+                        let fields = (at..at + numbers).step_by(4);
+                        out.extend(fields.map(|at| plain(at, 4, Meaning::Relative(0), 25)));
+                    }
                 } else if section.is_loaded()
                     && (matches!(section.kind, PROGBITS | DYNAMIC)
                         || ARRAYS.contains(&section.kind))
