@@ -12,7 +12,8 @@ use ostree::gio::{prelude::*, Cancellable};
 use ostree::glib::{Bytes, Variant, VariantTy};
 use ostree::{ContentWriter, ObjectType, Repo};
 use treeline_delta::{
-    Checksum, Error, FileSource, Header, Kind as Metadata, NewFile, OldFile, Repository, Scratch, Source,
+    Checksum, Error, FileSource, Header, Kind as Metadata, NewFile, OldFile, Repository, Scratch,
+    Source,
 };
 
 use crate::problem::{Kind, Problem};

@@ -118,8 +118,18 @@ pub struct Delta {
 pub struct Compact {
     /// The file.
     pub file: Artifact,
+    /// Version of the format; a device that does not read it takes another way.
+    #[serde(default = "first_version")]
+    pub version: u8,
     /// Bytes of all objects that it makes: the limit an applier keeps to.
     pub output_bytes: u64,
+    /// Bytes that applying it needs on the repository's file system besides, for a while.
+    #[serde(default)]
+    pub scratch_bytes: u64,
+}
+
+fn first_version() -> u8 {
+    1
 }
 
 /// A channel for one board: newest release first.
@@ -172,13 +182,14 @@ impl Release {
 }
 
 impl Release {
-    /// The smallest delta in Treeline's own format for a device that has the commits `present`, with the
-    /// commit it starts from.
-    pub fn compact_for(&self, present: &[String]) -> Option<(&str, &Compact)> {
+    /// The smallest delta in Treeline's own format, in the version that the device reads, for a device that has the
+    /// commits `present`; with the commit it starts from.
+    pub fn compact_for(&self, present: &[String], version: u8) -> Option<(&str, &Compact)> {
         self.deltas
             .iter()
             .filter(|delta| present.contains(&delta.from))
             .filter_map(|delta| Some((delta.from.as_str(), delta.compact.as_ref()?)))
+            .filter(|(_, compact)| compact.version == version)
             .min_by_key(|(_, compact)| compact.file.length)
             .filter(|(_, compact)| compact.file.length < self.artifact_for(present).length)
     }

@@ -121,9 +121,9 @@ fn the_agent_makes_of_the_builders_delta_what_ostree_calls_whole() {
     };
     // Too little room agreed: nothing stays.
     let before = objects(&device);
-    assert!(compact::apply(&repo, &file, &from, made.output_bytes - 1, &wanted).is_err());
+    assert!(compact::apply(&repo, &file, &from, made.need.output_bytes - 1, &wanted).is_err());
     assert_eq!(objects(&device), before);
-    let verified = compact::apply(&repo, &file, &from, made.output_bytes, &wanted).unwrap();
+    let verified = compact::apply(&repo, &file, &from, made.need.output_bytes, &wanted).unwrap();
     assert_eq!(verified.commit, to);
 
     // It fails, and with it `run`, if an object is missing or damaged.
@@ -133,7 +133,7 @@ fn the_agent_makes_of_the_builders_delta_what_ostree_calls_whole() {
     assert_eq!(tree_of(&device), tree_of(&archive));
 
     // The same delta once more, on what is there already, and on a device without the old commit.
-    compact::apply(&repo, &file, &from, made.output_bytes, &wanted).unwrap();
+    compact::apply(&repo, &file, &from, made.need.output_bytes, &wanted).unwrap();
     let bare = dir.path().join("bare");
     ostree(&bare, &["init", "--mode=bare-user"]);
     let error = compact::apply(&ostree_of(&bare), &file, &from, u64::MAX, &wanted).unwrap_err();

@@ -37,9 +37,9 @@ pub(super) struct Args {
     /// Compresses the whole commit quickly instead of well: for trials
     #[arg(long)]
     fast: bool,
-    /// Also makes each delta in Treeline's own format: several times smaller, and slower to make and to apply
+    /// Leaves out the deltas in Treeline's own format, which are several times smaller than libostree's
     #[arg(long)]
-    compact: bool,
+    no_compact: bool,
     /// Lists what is released instead
     #[arg(long)]
     list: bool,
@@ -89,7 +89,7 @@ fn request(context: &Context, project: &Project, args: &Args, cache: &Cache) -> 
     request.version.clone_from(&merged.product.version);
     request.epoch = merged.product.epoch;
     request.deltas = args.deltas;
-    request.compact = args.compact;
+    request.compact = !args.no_compact;
     request.notes = match &args.notes_file {
         None => args.notes.clone(),
         Some(file) => {

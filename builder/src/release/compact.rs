@@ -1,24 +1,28 @@
 //! Deltas in Treeline's own format (`docs/src/delta-format.md`), made from two commits of the repository.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use keys::release::{Compact, Delta};
 use ostree::gio::prelude::*;
 use ostree::{gio, glib, ObjectType, Repo};
-use treeline_delta::{Checksum, Header, Kind, NewFile, Objects, OldFile, Repository, Scratch};
+use serde::{Deserialize, Serialize};
+use treeline_delta::{
+    Checksum, Header, Kind, NewFile, Objects, OldFile, Repository, Scratch, Source,
+};
 
 use super::contents::{self, NO_CANCEL};
 use super::delta::{self, Maker};
 use super::File;
 use crate::cache::Inputs;
 
-/// Names in the cache's entry: the delta, and the bytes that it makes.
+/// Names in the cache's entry: the delta, and what applying it takes.
 const DELTA: &str = "delta";
-const OUTPUT: &str = "output-bytes";
+const NEED: &str = "need.json";
 
 /// Adds the compact form to every delta that has none, or whose published file is gone.
 pub(super) fn add(
@@ -73,16 +77,25 @@ fn make(maker: &Maker<'_>, updates: &Path, board: &str, delta: &Delta) -> Result
         return Ok(None);
     }
     let place = delta::place(board, Some(from), to).replace(".delta", ".compact");
-    let output = entry.join(OUTPUT);
-    let text =
-        fs::read_to_string(&output).with_context(|| format!("reading {}", output.display()))?;
+    let need = entry.join(NEED);
+    let reading = || format!("reading {}", need.display());
+    let need: Need =
+        serde_json::from_slice(&fs::read(&need).with_context(reading)?).with_context(reading)?;
     Ok(Some(Compact {
         file: delta::put(updates, &place, &made)?,
-        output_bytes: text
-            .trim()
-            .parse()
-            .with_context(|| format!("reading {}: not a number", output.display()))?,
+        version: treeline_delta::VERSION,
+        output_bytes: need.output_bytes,
+        scratch_bytes: need.scratch_bytes,
     }))
+}
+
+/// What applying a delta takes, as it was measured by applying it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Need {
+    /// Bytes of all objects that it makes.
+    pub output_bytes: u64,
+    /// Bytes on disk besides, while one file is made.
+    pub scratch_bytes: u64,
 }
 
 /// A delta made and tried.
@@ -90,8 +103,8 @@ fn make(maker: &Maker<'_>, updates: &Path, board: &str, delta: &Delta) -> Result
 pub struct Proven {
     /// The delta, and what each file of it costs.
     pub made: treeline_delta::Made,
-    /// Bytes of all objects that it makes.
-    pub output_bytes: u64,
+    /// What applying it took.
+    pub need: Need,
 }
 
 /// Makes the delta between two commits of a repository, and applies it once, to nothing but the checking and
@@ -101,8 +114,8 @@ pub fn between(repo: &Path, from: &str, to: &str) -> Result<Proven> {
     let (from, to) = (checksum(from)?, checksum(to)?);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let made = treeline_delta::make(&objects, &from, &to, threads)?;
-    let output_bytes = proven(&objects, &made.bytes, &from, &to)?;
-    Ok(Proven { made, output_bytes })
+    let need = proven(&objects, &made.bytes, &from, &to)?;
+    Ok(Proven { made, need })
 }
 
 /// Writes a delta and what it makes into the directory `out`.
@@ -111,14 +124,21 @@ fn write(repo: &Path, from: &str, to: &str, out: &Path) -> Result<()> {
     let writing = || format!("writing {}", out.display());
     fs::create_dir(out).with_context(writing)?;
     fs::write(out.join(DELTA), &proven.made.bytes).with_context(writing)?;
-    fs::write(out.join(OUTPUT), proven.output_bytes.to_string()).with_context(writing)
+    fs::write(out.join(NEED), serde_json::to_vec(&proven.need)?).with_context(writing)
 }
 
-fn proven(objects: &Archive, delta: &[u8], from: &Checksum, to: &Checksum) -> Result<u64> {
-    let mut trial = Trial { objects };
+fn proven(objects: &Archive, delta: &[u8], from: &Checksum, to: &Checksum) -> Result<Need> {
+    let room = Rc::new(Room::default());
+    let mut trial = Trial {
+        objects,
+        room: Rc::clone(&room),
+    };
     let applied = treeline_delta::apply(delta, from, to, u64::MAX, &mut trial)
         .context("applying the delta that was just made")?;
-    Ok(applied.bytes)
+    Ok(Need {
+        output_bytes: applied.bytes,
+        scratch_bytes: room.most.get(),
+    })
 }
 
 fn checksum(text: &str) -> Result<Checksum> {
@@ -232,6 +252,51 @@ impl Objects for Archive {
 /// A device that forgets what it is given.
 struct Trial<'a> {
     objects: &'a Archive,
+    room: Rc<Room>,
+}
+
+/// Bytes of scratch content, now and at most.
+#[derive(Default)]
+struct Room {
+    now: Cell<u64>,
+    most: Cell<u64>,
+}
+
+/// Scratch content that is counted as long as it is there.
+struct Counted {
+    content: Vec<u8>,
+    room: Rc<Room>,
+}
+
+impl Source for Counted {
+    fn len(&self) -> u64 {
+        Source::len(&self.content)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.content.read_at(offset, buffer)
+    }
+}
+
+impl Scratch for Counted {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.content.extend_from_slice(bytes);
+        let now = self.room.now.get() + bytes.len() as u64;
+        self.room.now.set(now);
+        self.room.most.set(self.room.most.get().max(now));
+        Ok(())
+    }
+
+    fn as_source(&self) -> &dyn Source {
+        self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let now = self.room.now.get().saturating_sub(Source::len(self));
+        self.room.now.set(now);
+    }
 }
 
 struct Forgotten;
@@ -272,6 +337,9 @@ impl Repository for Trial<'_> {
     }
 
     fn scratch(&self) -> io::Result<Box<dyn Scratch>> {
-        Ok(Box::new(Vec::new()))
+        Ok(Box::new(Counted {
+            content: Vec::new(),
+            room: Rc::clone(&self.room),
+        }))
     }
 }

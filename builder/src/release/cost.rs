@@ -64,7 +64,7 @@ pub fn cost(from: &Side, to: &Side) -> Result<Cost> {
     files.sort_by(|a, b| b.cost.cmp(&a.cost).then_with(|| a.path.cmp(&b.path)));
     Ok(Cost {
         bytes: proven.made.bytes.len() as u64,
-        output_bytes: proven.output_bytes,
+        output_bytes: proven.need.output_bytes,
         files,
     })
 }

@@ -102,7 +102,7 @@ pub struct Request {
     pub deltas: usize,
     /// How hard the whole commit is compressed.
     pub compression: Compression,
-    /// Also makes deltas in Treeline's own format.
+    /// Makes every delta in Treeline's own format, too.
     pub compact: bool,
     /// The time of day.
     pub now: SystemTime,
@@ -128,7 +128,7 @@ impl Request {
             notes: String::new(),
             deltas: DEFAULT_DELTAS,
             compression: Compression::Small,
-            compact: false,
+            compact: true,
             now: SystemTime::now(),
         })
     }

@@ -153,10 +153,11 @@ impl<R: Read> Run<'_, R> {
         }
         self.count(length)?;
         let mut bytes = Vec::new();
-        self.stream.blob(length, &old, None, &no_room, &mut |more| {
-            bytes.extend_from_slice(more);
-            Ok(())
-        })?;
+        self.stream
+            .blob(length, &old, None, &no_room, &mut |more| {
+                bytes.extend_from_slice(more);
+                Ok(())
+            })?;
         Ok(bytes)
     }
 

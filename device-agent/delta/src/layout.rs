@@ -224,14 +224,25 @@ impl Layout {
                 let target = base.wrapping_sub(1).wrapping_sub(raw);
                 Aim {
                     negative: true,
-                    ..plain(target, self.address(target), self.address(base).to.wrapping_sub(1))
+                    ..plain(
+                        target,
+                        self.address(target),
+                        self.address(base).to.wrapping_sub(1),
+                    )
                 }
             }
             Meaning::Slot(begin) => {
                 let mapped = self.offset(begin.wrapping_add(raw.wrapping_mul(4)));
                 let first = self.offset(begin).to;
                 let to = mapped.to.wrapping_sub(first) as i64 / 4;
-                plain(raw, Mapped { to: to as u64, ..mapped }, 0)
+                plain(
+                    raw,
+                    Mapped {
+                        to: to as u64,
+                        ..mapped
+                    },
+                    0,
+                )
             }
             Meaning::Extent(begin) => {
                 let target = begin.wrapping_add(raw);

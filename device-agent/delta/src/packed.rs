@@ -38,7 +38,11 @@ fn given(packed: &Packed, part: usize) -> Given<'_> {
     let plan = &packed.plans[part];
     Given {
         bytes: [&packed.head, &packed.tail, &packed.content][part],
-        mode: if plan.sections.is_empty() { Mode::Steps } else { Mode::Elf },
+        mode: if plan.sections.is_empty() {
+            Mode::Steps
+        } else {
+            Mode::Elf
+        },
         plan,
         packed: None,
     }

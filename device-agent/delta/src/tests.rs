@@ -432,3 +432,53 @@ fn headers_are_read_as_they_are_written() {
         HEADER
     );
 }
+
+/// A file as a kernel is one: something before a compressed part, something after it.
+fn packed(content: &[u8], level: i32) -> Vec<u8> {
+    let mut file = b"MZ, and code that unpacks what follows.".repeat(40);
+    file.extend(::zstd::encode_all(content, level).unwrap());
+    file.extend(b"the end".repeat(9));
+    file
+}
+
+#[test]
+fn a_compressed_part_costs_what_its_content_costs() {
+    for level in [3, 19, 22] {
+        let mut old = crate::make::packed_content(600_000, 5);
+        let (program, changed) = programs(&["-shared", "-fPIC"]);
+        let mut new = old.clone();
+        old.splice(200_000..200_000, program);
+        new.splice(200_000..200_000, changed);
+        new.splice(400_000..400_010, b"something else".iter().copied());
+        new.drain(100_000..100_400);
+        let (old, new) = (packed(&old, level), packed(&new, level));
+        let pair = Pair::new(&[("vmlinuz", old)], &[("vmlinuz", new.clone())]);
+        pair.check();
+        let bytes = pair.made.bytes.len();
+        assert!(
+            bytes * 8 < new.len(),
+            "level {level}: {bytes} of {}",
+            new.len()
+        );
+    }
+}
+
+#[test]
+fn a_damaged_delta_of_a_compressed_part_is_an_error() {
+    let old = crate::make::packed_content(120_000, 2);
+    let mut new = old.clone();
+    new.splice(60_000..60_002, b"another".iter().copied());
+    let pair = Pair::new(
+        &[("a.zst", packed(&old, 19))],
+        &[("a.zst", packed(&new, 19))],
+    );
+    pair.check();
+    for at in 8..pair.made.bytes.len() {
+        let mut damaged = pair.made.bytes.clone();
+        damaged[at] ^= 1 << (at % 8);
+        // The last bits may say nothing more.
+        let last = at + 4 >= damaged.len();
+        let applied = pair.apply(&damaged);
+        assert!(applied.is_err() || last, "byte {at} of {}", damaged.len());
+    }
+}

@@ -42,7 +42,7 @@ pub(super) async fn obtain(
         .into_iter()
         .map(|d| d.commit)
         .collect();
-    if let Some((from, small)) = release.compact_for(&here) {
+    if let Some((from, small)) = release.compact_for(&here, treeline_delta::VERSION) {
         let way = Way::Compact { from, small };
         match bring(device, transport, release, way, sysroot, &wanted, say).await {
             Err(error) if worth_the_whole(&error, false) => {
@@ -123,6 +123,14 @@ impl<'a> Way<'a> {
             Self::Compact { small, .. } => &small.file,
         }
     }
+
+    /// Bytes that applying it needs in the repository for a while.
+    fn scratch(self) -> u64 {
+        match self {
+            Self::Libostree(_) => 0,
+            Self::Compact { small, .. } => small.scratch_bytes,
+        }
+    }
 }
 
 async fn bring(
@@ -147,7 +155,7 @@ async fn bring(
         pause: Duration::from_secs(1),
     };
     fetch::clear_others(&order);
-    prove_room(device, sysroot, &order, release)?;
+    prove_room(device, sysroot, &order, release, way.scratch())?;
     let begun = order.present();
     say(&format!(
         "downloading {} ({}{})",
@@ -181,18 +189,20 @@ async fn bring(
     Ok((applied?, artifact.length.saturating_sub(begun)))
 }
 
-/// Room for the download and for the installed commit, asked before the first byte. If the repository is
+/// Room for the download, for the installed commit and for `scratch` bytes beside it, asked before the first byte. If the repository is
 /// short, the deployment before the running one makes way.
 fn prove_room(
     device: &Device,
     sysroot: &Sysroot,
     order: &Order<'_>,
     release: &Release,
+    scratch: u64,
 ) -> Result<()> {
     let download = order.length.saturating_sub(order.present());
     let repo = sysroot.repo_path();
     let together = same_file_system(order.dir, &repo);
-    let installed = release.installed_bytes + if together { download } else { 0 };
+    let installed = release.installed_bytes.saturating_add(scratch);
+    let installed = installed.saturating_add(if together { download } else { 0 });
     if !together {
         room::require(
             order.dir,

@@ -130,7 +130,13 @@ fn bytes(stream: &mut Stream<Encoder>, old: &[u8], new: &[u8]) -> Result<(), Err
         plan: &super::plan(old, new, false),
         packed: None,
     };
-    stream.blob(new.len() as u64, &old, Some(&given), &in_memory, &mut |_| Ok(()))?;
+    stream.blob(
+        new.len() as u64,
+        &old,
+        Some(&given),
+        &in_memory,
+        &mut |_| Ok(()),
+    )?;
     Ok(())
 }
 

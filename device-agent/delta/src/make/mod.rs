@@ -8,6 +8,8 @@ mod records;
 mod sections;
 
 pub use delta::{make, FileCost, Made, Objects};
+#[cfg(test)]
+pub(crate) use packed::tests::content as packed_content;
 
 use crate::elf::Elf;
 use crate::layout::{Layout, Step};

@@ -102,3 +102,7 @@ fn comes_out_again(found: &Found, file: &[u8]) -> bool {
     }
     rest.is_empty()
 }
+
+#[cfg(test)]
+#[path = "packed_tests.rs"]
+pub(crate) mod tests;

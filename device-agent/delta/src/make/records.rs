@@ -75,7 +75,11 @@ pub(super) fn ranges(file: &[u8], elf: &Elf) -> Vec<(usize, usize)> {
         headers,
         headers + elf.sections.len() * elf.header_size() as usize,
     ));
-    ranges.extend(kernels(file, elf).iter().map(|t| (t.begin as usize, t.end as usize)));
+    ranges.extend(
+        kernels(file, elf)
+            .iter()
+            .map(|t| (t.begin as usize, t.end as usize)),
+    );
     ranges.sort_unstable();
     ranges
 }
@@ -144,11 +148,21 @@ pub(super) fn align(
         let slots: Vec<Piece>;
         let moved: Box<dyn Fn(usize, Meaning, i64) -> u64> = match from.entry {
             Entry::Slot(begin) => {
-                slots = found.iter().map(|f| Piece { old: f.old as u64, length: f.length as u64, new: f.new as u64 }).collect();
+                slots = found
+                    .iter()
+                    .map(|f| Piece {
+                        old: f.old as u64,
+                        length: f.length as u64,
+                        new: f.new as u64,
+                    })
+                    .collect();
                 let slots = disjoint(slots);
                 let first = place_of(&slots, begin).to;
                 Box::new(move |_, _, value| {
-                    place_of(&slots, begin + 4 * value as u64).to.wrapping_sub(first) / 4
+                    place_of(&slots, begin + 4 * value as u64)
+                        .to
+                        .wrapping_sub(first)
+                        / 4
                 })
             }
             _ => Box::new(|at, meaning, value| {
@@ -373,7 +387,10 @@ fn records(
             }
             Kind::Relative(size) => {
                 let number = number(file, at, 4) as i32;
-                (size as usize, key(aim(at, Meaning::Relative(0), number.into())))
+                (
+                    size as usize,
+                    key(aim(at, Meaning::Relative(0), number.into())),
+                )
             }
             Kind::Kernel(entry) => {
                 let bytes = number(file, at, entry.width().into());

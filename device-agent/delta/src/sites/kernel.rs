@@ -76,9 +76,14 @@ pub(crate) struct Table {
 }
 
 /// All tables of a kernel, in order; none if `file` is none.
-pub(crate) fn tables(file: &dyn Source, elf: &Elf, name: &dyn Fn(&Section) -> Vec<u8>) -> Vec<Table> {
+pub(crate) fn tables(
+    file: &dyn Source,
+    elf: &Elf,
+    name: &dyn Fn(&Section) -> Vec<u8>,
+) -> Vec<Table> {
     let mut found = Vec::new();
-    let kernel = elf.wide && !elf.relocatable && elf.sections.iter().any(|s| name(s) == b"__ksymtab");
+    let kernel =
+        elf.wide && !elf.relocatable && elf.sections.iter().any(|s| name(s) == b"__ksymtab");
     if !kernel {
         return found;
     }
@@ -105,7 +110,9 @@ pub(crate) fn tables(file: &dyn Source, elf: &Elf, name: &dyn Fn(&Section) -> Ve
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+    bytes
+        .get(at..at + 4)
+        .map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
 }
 
 /// A long run of falling numbers that begins with -1, the numbers of per-processor symbols before it; behind it
@@ -160,7 +167,9 @@ fn branches(bytes: &[u8], section: &Section, text: &Section, found: &mut Vec<Tab
     let is_one = |at: usize| {
         let place = section.addr.wrapping_add(at as u64);
         let from = place.wrapping_add(word(bytes, at) as i32 as u64);
-        let to = place.wrapping_add(4).wrapping_add(word(bytes, at + 4) as i32 as u64);
+        let to = place
+            .wrapping_add(4)
+            .wrapping_add(word(bytes, at + 4) as i32 as u64);
         let high = word(bytes, at + 12);
         from.wrapping_sub(text.addr) < text.size
             && to.wrapping_sub(from).wrapping_add(NEAR) < 2 * NEAR

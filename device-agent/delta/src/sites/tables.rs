@@ -33,7 +33,9 @@ const RELATIVE: [(&[u8], u64, u64); 12] = [
 
 /// Bytes of an entry of such a table, and of the numbers in it.
 pub(crate) fn relative(name: &[u8]) -> Option<(u64, u64)> {
-    let (_, size, count) = RELATIVE.iter().find(|(begin, ..)| name.starts_with(begin))?;
+    let (_, size, count) = RELATIVE
+        .iter()
+        .find(|(begin, ..)| name.starts_with(begin))?;
     (*size > 0).then_some((*size, 4 * count))
 }
 

@@ -131,7 +131,13 @@ mod tests {
     #[test]
     fn what_was_written_last_is_read_first() {
         let mut writer = Writer::default();
-        let values = [(5u32, 3u32), (0, 1), (0xffff_ffff, 32), (0x12345, 20), (1, 1)];
+        let values = [
+            (5u32, 3u32),
+            (0, 1),
+            (0xffff_ffff, 32),
+            (0x12345, 20),
+            (1, 1),
+        ];
         for (bits, count) in values {
             writer.add(bits, count);
         }

@@ -48,15 +48,15 @@ const LOG_LIMITS: [u32; TABLES] = [9, 8, 9];
 const SYMBOLS: [usize; TABLES] = [36, 32, 53];
 
 const LITERALS: [i16; 36] = [
-    4, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 2, 1, 1, 1, 1, 1, -1,
-    -1, -1, -1,
+    4, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 2, 1, 1, 1, 1, 1,
+    -1, -1, -1, -1,
 ];
 const OFFSETS: [i16; 29] = [
     1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1,
 ];
 const LENGTHS: [i16; 53] = [
-    1, 4, 3, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
-    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1,
+    1, 4, 3, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1,
 ];
 
 fn predefined(which: usize) -> Counts {
@@ -73,14 +73,49 @@ fn predefined(which: usize) -> Counts {
 
 /// Codes of numbers: smallest value and further bits.
 const LITERAL_CODES: [(u32, u32); 20] = [
-    (16, 1), (18, 1), (20, 1), (22, 1), (24, 2), (28, 2), (32, 3), (40, 3), (48, 4), (64, 6), (128, 7),
-    (256, 8), (512, 9), (1024, 10), (2048, 11), (4096, 12), (8192, 13), (16384, 14), (32768, 15),
+    (16, 1),
+    (18, 1),
+    (20, 1),
+    (22, 1),
+    (24, 2),
+    (28, 2),
+    (32, 3),
+    (40, 3),
+    (48, 4),
+    (64, 6),
+    (128, 7),
+    (256, 8),
+    (512, 9),
+    (1024, 10),
+    (2048, 11),
+    (4096, 12),
+    (8192, 13),
+    (16384, 14),
+    (32768, 15),
     (65536, 16),
 ];
 const LENGTH_CODES: [(u32, u32); 21] = [
-    (35, 1), (37, 1), (39, 1), (41, 1), (43, 2), (47, 2), (51, 3), (59, 3), (67, 4), (83, 4), (99, 5),
-    (131, 7), (259, 8), (515, 9), (1027, 10), (2051, 11), (4099, 12), (8195, 13), (16387, 14),
-    (32771, 15), (65539, 16),
+    (35, 1),
+    (37, 1),
+    (39, 1),
+    (41, 1),
+    (43, 2),
+    (47, 2),
+    (51, 3),
+    (59, 3),
+    (67, 4),
+    (83, 4),
+    (99, 5),
+    (131, 7),
+    (259, 8),
+    (515, 9),
+    (1027, 10),
+    (2051, 11),
+    (4099, 12),
+    (8195, 13),
+    (16387, 14),
+    (32771, 15),
+    (65539, 16),
 ];
 
 /// Smallest value and bits of a code.
@@ -162,7 +197,10 @@ fn take_literals<'a>(
     }
     let header = header_bytes(shape);
     let (head, rest) = split(bytes, header)?;
-    let word = head.iter().rev().fold(0u64, |word, b| word << 8 | u64::from(*b));
+    let word = head
+        .iter()
+        .rev()
+        .fold(0u64, |word, b| word << 8 | u64::from(*b));
     if shape.literals < 2 {
         let short = shape.format & 1 == 0;
         let count = (word >> if short { 3 } else { 4 }) as usize;
@@ -203,7 +241,11 @@ fn take_literals<'a>(
             _ => usize::from(jumps[2 * i]) | usize::from(jumps[2 * i + 1]) << 8,
         };
         let (stream, after) = split(packed, size)?;
-        let here = if i < 3 { part } else { count.checked_sub(3 * part).ok_or(BAD)? };
+        let here = if i < 3 {
+            part
+        } else {
+            count.checked_sub(3 * part).ok_or(BAD)?
+        };
         tree.decode(stream, here, &mut literals)?;
         packed = after;
     }
@@ -238,7 +280,11 @@ fn take_sequences(
     let byte = |i: usize| bytes.get(i).map(|b| usize::from(*b)).ok_or(BAD);
     let (count, used) = match byte(0)? {
         0 => {
-            return if bytes.len() == 1 { Ok(Vec::new()) } else { Err(BAD) };
+            return if bytes.len() == 1 {
+                Ok(Vec::new())
+            } else {
+                Err(BAD)
+            };
         }
         short @ 1..=127 => (short, 1),
         255 => ((byte(1)? | byte(2)? << 8) + 0x7f00, 3),

@@ -78,7 +78,11 @@ pub(crate) fn code<C: BitCoder>(
             1 => run.read(at, 1, &mut bytes)?,
             _ => run.read(at, block.size, &mut bytes)?,
         }
-        let size = if block.kind == 2 { bytes.len() as u32 } else { block.size };
+        let size = if block.kind == 2 {
+            bytes.len() as u32
+        } else {
+            block.size
+        };
         let head = u32::from(block.last) | u32::from(block.kind) << 1 | size << 3;
         out(&head.to_le_bytes()[..3])?;
         out(&bytes)?;
@@ -123,7 +127,9 @@ fn bucket(number: u64) -> u32 {
 
 impl<C: BitCoder> Run<'_, C> {
     fn read(&mut self, from: u64, count: u32, out: &mut Vec<u8>) -> Result<(), Error> {
-        self.recent.read(from, count as usize, out).map_err(Error::Write)
+        self.recent
+            .read(from, count as usize, out)
+            .map_err(Error::Write)
     }
 
     fn number(&mut self, kind: u32, context: u32, value: u64) -> u64 {
@@ -135,7 +141,10 @@ impl<C: BitCoder> Run<'_, C> {
         let contexts = [hash(1, a), hash(2, b), hash(3, c), hash(4, d)];
         let contexts = contexts.map(|c| hash(c, set));
         let set = set as usize % SETS;
-        self.models.flags.bit(self.coder, &contexts, set, bit.into()) == 1
+        self.models
+            .flags
+            .bit(self.coder, &contexts, set, bit.into())
+            == 1
     }
 
     fn block(&mut self, at: u64, left: u64, known: Option<&Block>) -> Result<Block, Error> {
@@ -206,7 +215,10 @@ impl<C: BitCoder> Run<'_, C> {
                 hash(hash(which, 2), place as u32),
             ];
             let byte = known.get(place).copied().unwrap_or(0);
-            last = self.models.bytes.tree(self.coder, &contexts, which as usize, 8, byte.into());
+            last = self
+                .models
+                .bytes
+                .tree(self.coder, &contexts, which as usize, 8, byte.into());
             bytes.push(last as u8);
         }
         Ok(bytes)
@@ -303,7 +315,9 @@ impl<C: BitCoder> Run<'_, C> {
         if let Some(s) = seen {
             let mapped = self.guide.new_place(s.of.source + (s.at - s.of.begin));
             sure |= u32::from(s.at == s.of.begin) << 1 | u32::from(mapped.exact) << 2;
-            let distance = begin.checked_sub(mapped.to).and_then(|d| u32::try_from(d).ok());
+            let distance = begin
+                .checked_sub(mapped.to)
+                .and_then(|d| u32::try_from(d).ok());
             propose(&mut self.recent, distance.unwrap_or(0), 0)?;
         }
         for (i, distance) in self.distances.known(literals).into_iter().enumerate() {
@@ -322,7 +336,9 @@ impl<C: BitCoder> Run<'_, C> {
                 Some(_) => 3,
             };
             let best = u32::from(candidate.common == longest);
-            let later = candidates[i + 1..].iter().filter(|c| c.common > candidate.common);
+            let later = candidates[i + 1..]
+                .iter()
+                .filter(|c| c.common > candidate.common);
             let kind = candidate.origin << 3 | best << 2 | agrees;
             let contexts = [
                 kind << 8 | sure << 4 | self.hits & 15,
@@ -337,7 +353,9 @@ impl<C: BitCoder> Run<'_, C> {
             }
         }
         let found = self.number(DISTANCE, bucket(longest), actual.into());
-        let found = u32::try_from(found).ok().filter(|d| *d > 0 && u64::from(*d) <= begin);
+        let found = u32::try_from(found)
+            .ok()
+            .filter(|d| *d > 0 && u64::from(*d) <= begin);
         Ok((found.ok_or(BAD)?, proposed, 0))
     }
 
@@ -350,8 +368,13 @@ impl<C: BitCoder> Run<'_, C> {
         sure: u32,
         actual: u64,
     ) -> Result<u64, Error> {
-        let common = self.recent.common(begin, distance, room).map_err(Error::Write)?;
-        if let Some(proposed) = proposed.filter(|p| *p <= common || common >= super::recent::COMPARED) {
+        let common = self
+            .recent
+            .common(begin, distance, room)
+            .map_err(Error::Write)?;
+        if let Some(proposed) =
+            proposed.filter(|p| *p <= common || common >= super::recent::COMPARED)
+        {
             let full = u32::from(proposed == common);
             let contexts = [
                 sure << 10 | full << 8 | self.hits & 0xff,

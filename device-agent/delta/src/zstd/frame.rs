@@ -116,7 +116,11 @@ pub(crate) fn unpack(
             size: word >> 3,
             ..Block::default()
         };
-        let stored = if found.kind == 1 { 1 } else { found.size as usize };
+        let stored = if found.kind == 1 {
+            1
+        } else {
+            found.size as usize
+        };
         if found.size as usize > BLOCK || found.kind > 2 {
             return Err(BAD);
         }
@@ -131,12 +135,19 @@ pub(crate) fn unpack(
                 bytes = Vec::with_capacity(BLOCK);
                 let mut rest = taken.literals.as_slice();
                 for sequence in &taken.sequences {
-                    let (literals, after) =
-                        rest.split_at_checked(sequence.literals as usize).ok_or(BAD)?;
+                    let (literals, after) = rest
+                        .split_at_checked(sequence.literals as usize)
+                        .ok_or(BAD)?;
                     bytes.extend_from_slice(literals);
                     rest = after;
                     let distance = distances.take(sequence.literals, sequence.offset)?;
-                    copy(content, &mut cache, &mut bytes, distance, sequence.length as usize)?;
+                    copy(
+                        content,
+                        &mut cache,
+                        &mut bytes,
+                        distance,
+                        sequence.length as usize,
+                    )?;
                     found.distances.push(distance);
                 }
                 bytes.extend_from_slice(rest);
@@ -173,7 +184,9 @@ fn copy(
             None => {
                 let back = u64::from(distance) - bytes.len() as u64;
                 let place = before.len().checked_sub(back).ok_or(BAD)?;
-                cache.byte(before.as_source(), place).map_err(Error::Write)?
+                cache
+                    .byte(before.as_source(), place)
+                    .map_err(Error::Write)?
             }
         };
         bytes.push(byte);

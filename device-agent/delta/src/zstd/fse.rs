@@ -14,7 +14,11 @@ pub(super) struct Counts {
 
 impl Counts {
     /// Reads a description; returns its length in bytes besides.
-    pub(super) fn parse(bytes: &[u8], log_limit: u32, symbols: usize) -> Result<(Self, usize), Error> {
+    pub(super) fn parse(
+        bytes: &[u8],
+        log_limit: u32,
+        symbols: usize,
+    ) -> Result<(Self, usize), Error> {
         let mut bits = Forward::new(bytes);
         let log = bits.peek(4) + 5;
         bits.skip(4);
@@ -107,7 +111,11 @@ impl Counts {
 
     pub(super) fn decoder(&self) -> Result<Decoder, Error> {
         let size = 1u32 << self.log;
-        let mut next: Vec<u32> = self.counts.iter().map(|n| n.unsigned_abs().into()).collect();
+        let mut next: Vec<u32> = self
+            .counts
+            .iter()
+            .map(|n| n.unsigned_abs().into())
+            .collect();
         let states = self
             .spread()?
             .into_iter()

@@ -54,7 +54,11 @@ impl Tree {
         if weights.len() > 255 || weights.iter().any(|w| u32::from(*w) > LONGEST + 1) {
             return Err(BAD);
         }
-        let sum: u32 = weights.iter().filter(|w| **w > 0).map(|w| 1 << (w - 1)).sum();
+        let sum: u32 = weights
+            .iter()
+            .filter(|w| **w > 0)
+            .map(|w| 1 << (w - 1))
+            .sum();
         if sum == 0 {
             return Err(BAD);
         }
@@ -67,7 +71,11 @@ impl Tree {
         let mut codes = vec![(0, 0); weights.len()];
         let mut table = Vec::with_capacity(1 << longest);
         for weight in 1..=longest + 1 {
-            for (byte, _) in weights.iter().enumerate().filter(|(_, w)| u32::from(**w) == weight) {
+            for (byte, _) in weights
+                .iter()
+                .enumerate()
+                .filter(|(_, w)| u32::from(**w) == weight)
+            {
                 let bits = longest + 1 - weight;
                 codes[byte] = ((table.len() >> (weight - 1)) as u16, bits as u8);
                 table.resize(table.len() + (1 << (weight - 1)), (byte as u8, bits as u8));
@@ -84,7 +92,12 @@ impl Tree {
     }
 
     /// Adds `count` bytes.
-    pub(super) fn decode(&self, stream: &[u8], count: usize, out: &mut Vec<u8>) -> Result<(), Error> {
+    pub(super) fn decode(
+        &self,
+        stream: &[u8],
+        count: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         let mut bits = Backward::new(stream)?;
         for _ in 0..count {
             let (byte, length) = self.table[bits.peek(self.longest) as usize];
@@ -100,7 +113,11 @@ impl Tree {
     pub(super) fn encode(&self, bytes: &[u8]) -> Result<Vec<u8>, Error> {
         let mut out = Writer::default();
         for byte in bytes.iter().rev() {
-            let (code, bits) = self.codes.get(usize::from(*byte)).copied().unwrap_or((0, 0));
+            let (code, bits) = self
+                .codes
+                .get(usize::from(*byte))
+                .copied()
+                .unwrap_or((0, 0));
             if bits == 0 {
                 return Err(BAD);
             }

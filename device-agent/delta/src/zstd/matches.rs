@@ -96,7 +96,9 @@ impl Matches {
             let length = (self.kept.len() - from).min((GROUP * RECORD) as u64);
             self.group.0 = usize::MAX;
             self.group.2.resize(length as usize, 0);
-            self.kept.read_at(from, &mut self.group.2).map_err(Error::Write)?;
+            self.kept
+                .read_at(from, &mut self.group.2)
+                .map_err(Error::Write)?;
             let before = group.checked_sub(1).map_or(0, |g| self.ends[g]);
             (self.group.0, self.group.1) = (group, before.into());
         }
