@@ -1,5 +1,7 @@
 //! `builder diff`
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use super::{print, Context};
@@ -20,6 +22,9 @@ pub(super) struct Args {
     /// Makes the compact delta and lists what each file costs in it
     #[arg(long, conflicts_with = "all")]
     bytes: bool,
+    /// Keeps the compact delta in a file
+    #[arg(long, requires = "bytes", value_name = "FILE")]
+    keep: Option<PathBuf>,
     /// Prints JSON
     #[arg(long)]
     json: bool,
@@ -34,7 +39,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
     let find = |name: &str| diff::find_in(&project, &board, name);
     let (from, to) = (find(&args.from)?, find(&args.to)?);
     if args.bytes {
-        let cost = cost::cost(&from, &to)?;
+        let cost = cost::cost(&from, &to, args.keep.as_deref())?;
         return match args.json {
             true => print::json(&cost),
             false => print::text(&cost.to_string()),

@@ -1,6 +1,7 @@
 //! What an update costs, file by file: for whoever wants the next one smaller.
 
-use std::fmt;
+use std::path::Path;
+use std::{fmt, fs};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -21,6 +22,8 @@ pub struct Cost {
     pub bytes: u64,
     /// Bytes of all objects that it makes.
     pub output_bytes: u64,
+    /// Bytes on disk that applying it needs besides, for a while.
+    pub scratch_bytes: u64,
     /// Files, the dearest first.
     pub files: Vec<FileCost>,
 }
@@ -40,8 +43,8 @@ pub struct FileCost {
     pub advice: Option<String>,
 }
 
-/// Makes the delta and applies it on trial.
-pub fn cost(from: &Side, to: &Side) -> Result<Cost> {
+/// Makes the delta and applies it on trial; writes it to the file `keep`.
+pub fn cost(from: &Side, to: &Side, keep: Option<&Path>) -> Result<Cost> {
     // One repository must have both: that of the newer one has what it was released after.
     let repo = contents::open(&to.repo)?;
     for side in [from, to] {
@@ -49,6 +52,10 @@ pub fn cost(from: &Side, to: &Side) -> Result<Cost> {
             .with_context(|| format!("looking for {} in {}", side.commit, to.repo.display()))?;
     }
     let proven = compact::between(&to.repo, &from.commit, &to.commit)?;
+    if let Some(file) = keep {
+        fs::write(file, &proven.made.bytes)
+            .with_context(|| format!("writing the delta to {}", file.display()))?;
+    }
     let mut files: Vec<FileCost> = proven
         .made
         .files
@@ -65,13 +72,14 @@ pub fn cost(from: &Side, to: &Side) -> Result<Cost> {
     Ok(Cost {
         bytes: proven.made.bytes.len() as u64,
         output_bytes: proven.need.output_bytes,
+        scratch_bytes: proven.need.scratch_bytes,
         files,
     })
 }
 
 fn advice(path: &str, cost: u64, length: u64) -> Option<String> {
     let compressed = COMPRESSED.iter().any(|end| path.ends_with(end));
-    (compressed && cost * 4 > length)
+    (compressed && cost * 2 > length)
         .then(|| "compressed: stored plain it would cost a fraction".to_string())
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct Fresh {
 impl Fresh {
     pub(crate) fn new() -> Self {
         Self {
-            model: Model::new(22, 64, 255),
+            model: Model::new(21, 64, 255),
             seen: vec![0; 1 << 16].into_boxed_slice(),
             past: vec![0; PAST].into_boxed_slice(),
             past_at: 0,

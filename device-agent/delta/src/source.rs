@@ -101,7 +101,7 @@ impl Scratch for FileSource {
 /// Bytes of a page.
 const PAGE: u64 = 1 << 12;
 /// Pages remembered.
-const PAGES: u64 = 1 << 10;
+const PAGES: u64 = 1 << 9;
 
 /// Pages of one content, for many small reads. What is appended later may be read, what has been read must not
 /// change.
