@@ -82,7 +82,8 @@ bench: build ## figures for docs/benchmarks.md, side by side with peers
 
 bench-delta: build ## sizes of deltas beside those of other tools, for docs/benchmarks.md
 	scripts/setup --peers
-	scripts/bench-delta $(BUILDER)
+	cargo build --profile device --locked -p device-agent --example apply-delta
+	scripts/bench-delta $(BUILDER) $(CARGO_TARGET_DIR)/device/examples/apply-delta
 
 deny: ## licences and advisories of all dependencies
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
