@@ -8,6 +8,7 @@ mod disk;
 mod extends;
 mod load;
 mod qemu;
+mod reader;
 mod size;
 mod sources;
 mod update;
@@ -18,6 +19,7 @@ pub use disk::{Disk, Magic, Partition, RawArea, Role, Table, ERASE_BLOCK};
 pub use extends::{BoardFile, Find};
 pub use load::{builtin, from_toml, from_toml_beside, list, BoardError};
 pub use qemu::{DiskBus, Qemu, TEST_PORT};
+pub use reader::Reader;
 pub use size::Size;
 pub use sources::{FirmwareFile, PackageFile, Source};
 pub use update::{Copies, Medium, UpdateWay, EMMC_BOOT_MAX, EMMC_BOOT_UNIT, RECORD_BYTES};
@@ -144,6 +146,9 @@ pub struct Boot {
     /// Path on the firmware partition of the static boot-loader configuration (`grub`: grub.cfg, `uboot`:
     /// the boot script).
     pub config: String,
+    /// What reads the static configuration (`grub` only).
+    #[serde(default, skip_serializing_if = "Reader::is_default")]
+    pub reader: Reader,
     /// The GRUB image in a partition of its own, for firmware that starts no files (`grub` only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub core: Option<Core>,

@@ -212,6 +212,40 @@ fn grub_decides_as_the_rule_says() {
     }
 }
 
+/// The rule in the words that petitboot has. Its parser is in no package; GRUB reads the same script. Without
+/// `regexp` a value that is no identity is told from one only by being no entry's, so what is malformed and still can
+/// be read is left out.
+#[test]
+fn the_rule_for_petitboot_decides_the_same() {
+    const MALFORMED: &[&str] = &[
+        "good is an option",
+        "good holds a blank",
+        "trial holds a quote",
+    ];
+    let machine = Machine::new();
+    for case in cases() {
+        let name = case.name;
+        if MALFORMED.contains(&name) {
+            continue;
+        }
+        let (index, counted) = expected(&case);
+        let disk = Disk::new(case.entries, case.state.clone(), case.good.clone()).for_petitboot();
+        let options = if case.read_only { ",readonly=on" } else { "" };
+        let outcome = machine.boot_with(&disk, &[], options);
+        let serial = &outcome.serial;
+        assert_eq!(
+            outcome.booted(),
+            Some(case.entries[index]),
+            "{name}: {serial}"
+        );
+        match counted {
+            Some(next) => assert_eq!(to_state(&outcome.state), Some(next), "{name}: {serial}"),
+            None => assert_eq!(outcome.state, case.state, "{name}: {serial}"),
+        }
+        assert_eq!(outcome.good, case.good, "{name}: {serial}");
+    }
+}
+
 #[test]
 fn a_failing_trial_returns_by_itself() {
     let machine = Machine::new();

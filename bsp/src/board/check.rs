@@ -72,6 +72,7 @@ pub(super) fn check(board: &Board, file: &Path) -> Checked {
     }
     check_firmware(board)?;
     super::core::check(board)?;
+    super::reader::check(board)?;
     check_qemu(board)?;
     check_places(board)
 }

@@ -54,6 +54,7 @@ const BUILTIN: &[(&str, &str)] = boards![
     "nanopi-neo-plus2"
     "nanopi-neo2"
     "nanopi-neo4"
+    "openpower"
     "orangepi-one-plus"
     "orangepi-pc"
     "orangepi-plus"

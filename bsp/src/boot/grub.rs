@@ -10,13 +10,20 @@
 //! takes a default that begins with a digit for a number.
 
 pub mod core;
+mod petitboot;
 mod script;
 
 use super::entry::BootEntry;
+pub use petitboot::{petitboot_config, PETITBOOT_CONFIG};
 pub use script::static_config;
 
 /// Most entries that the static configuration looks at; the menu lists no more.
 pub const MENU_LIMIT: usize = 16;
+
+/// Function that the menu calls before its first entry.
+const HOOK: &str = "treeline_choose";
+/// Variable that asks for that.
+const HOOK_WANTED: &str = "treeline_early";
 
 /// What the static configuration must know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +39,9 @@ pub struct GrubPlaces {
 
 /// The boot menu (`/boot/loader/grub.cfg`) for `entries`, the default one first.
 ///
+/// Where the static configuration asks for it, as [`petitboot_config`] does, the identities come first, and then a
+/// call of the function that chooses one: petitboot must know the default entry before it reads it.
+///
 /// It defines one menu entry each, in order, then `treeline_1`, `treeline_2`, …: the identities in the
 /// same order. Sourced with `$root` being the root partition. The variables come last, so that a menu
 /// that was cut off is noticed. Entries beyond [`MENU_LIMIT`] are left out.
@@ -41,17 +51,23 @@ pub fn menu(entries: &[BootEntry]) -> String {
          # Sourced by the static configuration on the firmware partition.\n",
     );
     let entries = &entries[..entries.len().min(MENU_LIMIT)];
+    if !entries.is_empty() {
+        text.push_str(&format!("if [ -n \"${HOOK_WANTED}\" ]; then\n"));
+        text.push_str(&identities("  set early_", entries));
+        text.push_str(&format!("  {HOOK}\nfi\n"));
+    }
     for entry in entries {
         text.push_str(&menu_entry(entry));
     }
-    for (index, entry) in entries.iter().enumerate() {
-        text.push_str(&format!(
-            "set treeline_{}={}\n",
-            index + 1,
-            quote(&entry.identity())
-        ));
-    }
+    text.push_str(&identities("set treeline_", entries));
     text
+}
+
+fn identities(set: &str, entries: &[BootEntry]) -> String {
+    let lines = entries.iter().enumerate();
+    lines
+        .map(|(index, entry)| format!("{set}{}={}\n", index + 1, quote(&entry.identity())))
+        .collect()
 }
 
 fn menu_entry(entry: &BootEntry) -> String {
@@ -110,13 +126,13 @@ fn split_options(options: &str) -> Vec<String> {
 }
 
 /// One word of a GRUB script, whatever stands in it. Control characters become blanks: in a menu they
-/// would be commands to a terminal.
+/// would be commands to a terminal. A single quote goes into double ones, which petitboot understands, too.
 fn quote(text: &str) -> String {
     let clean: String = text
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
-    format!("'{}'", clean.replace('\'', r"'\''"))
+    format!("'{}'", clean.replace('\'', r#"'"'"'"#))
 }
 
 #[cfg(test)]
@@ -166,6 +182,11 @@ mod tests {
         assert_eq!(
             text.lines().skip(2).collect::<Vec<_>>(),
             [
+                "if [ -n \"$treeline_early\" ]; then",
+                "  set early_1='ab'",
+                "  set early_2='4f'",
+                "  treeline_choose",
+                "fi",
                 "menuentry 'Shop ab' --id 'ab' {",
                 "  linux '/boot/ostree/shop-ab/vmlinuz' 'root=UUID=1' 'rw' 'treeline.id=ab'",
                 "  initrd '/boot/ostree/shop-ab/initramfs.img'",

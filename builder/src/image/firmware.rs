@@ -2,8 +2,8 @@
 //! the trial logic, and the boot state of a device on which the first deployment is good.
 
 use anyhow::{Context, Result};
-use bsp::board::{stable_uuid, Backend, Board, Environment, Purpose, Role};
-use bsp::boot::grub::{static_config, GrubPlaces};
+use bsp::board::{stable_uuid, Backend, Board, Environment, Purpose, Reader, Role};
+use bsp::boot::grub::{petitboot_config, static_config, GrubPlaces};
 use bsp::boot::state::BootState;
 use bsp::boot::uboot::{self, DeviceTree, ScriptPlaces};
 use bsp::boot::{grubenv, GOOD_PATH, STATE_PATH};
@@ -92,11 +92,15 @@ fn grub(
     root: &PlacedPartition,
     id: &str,
 ) -> Result<Vec<(String, Vec<u8>)>> {
-    let config = static_config(&GrubPlaces {
+    let places = GrubPlaces {
         root_fs_uuid: stable_uuid(product, &board.id, &root.label, Purpose::Filesystem),
         root_partition_number: root.number,
         consoles: board.boot.consoles.clone(),
-    });
+    };
+    let config = match board.boot.reader {
+        Reader::Grub => static_config(&places),
+        Reader::Petitboot => petitboot_config(&places),
+    };
     let state = BootState::confirmed(id);
     let state = grubenv::from_state(&state).context("making the boot state")?;
     let good = grubenv::from_good(id).context("making the spare record of the boot state")?;

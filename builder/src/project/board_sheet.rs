@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use anyhow::{Context, Result};
-use bsp::board::{Backend, Board, Medium, Source, Tier};
+use bsp::board::{Backend, Board, Medium, Reader, Source, Tier};
 use bsp::disk::{self, Kind, Layout};
 use serde::Serialize;
 
@@ -263,6 +263,10 @@ fn proofs(board: &Board) -> (Vec<&'static str>, Vec<&'static str>) {
             "the files of the boot loader are there, fit, and stand where U-Boot's own configuration says",
             "that U-Boot has every command which the boot script uses; its environment stands apart from ours",
         ]),
+        Backend::Grub if board.boot.reader == Reader::Petitboot => {
+            proven.push("GRUB's own tools read rule and state, and GRUB decides by that rule as by its own; petitboot knows every word of it, by its source");
+            not_proven.push("petitboot itself: it is in no package, and nobody has tried it here");
+        }
         Backend::Grub => proven.extend([
             "the files of the boot loader are there and of the right machine; GRUB's own tools read rule and state",
             "the firmware, in QEMU, starts GRUB from the disk, and GRUB finds the boot rule",

@@ -5,8 +5,8 @@ use anyhow::{Context, Result};
 use super::agent::AgentFiles;
 use super::initramfs::Wanted;
 use super::{
-    agent, clean, emergency, hostname, initramfs, kernel, layout, loader, overlay, packages, ssh,
-    storage, system, sysusers, units, users, Assembled, Tree,
+    agent, clean, emergency, hostname, initramfs, integrity, kernel, layout, loader, overlay,
+    packages, ssh, storage, system, sysusers, units, users, Assembled, Tree,
 };
 use crate::cache::Cache;
 use crate::compose::BaseTar;
@@ -41,7 +41,9 @@ pub fn assemble(
     storage::apply(&mut tree, merged)?;
     agent::apply(&mut tree, merged, agent_files)?;
     loader::apply(&mut tree, merged, lock, cache, progress)?;
+    let settings = integrity::settings(&tree);
     overlay::apply(&mut tree, &merged.overlays, &merged.dir)?;
+    integrity::check(&tree, settings.as_deref())?;
     let device_trees = merged.board.device_trees.as_ref();
     kernel::place_device_trees(&mut tree, device_trees, &kernel_version)?;
     ssh::host_keys(&mut tree)?;

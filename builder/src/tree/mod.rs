@@ -18,6 +18,7 @@ mod content;
 mod emergency;
 mod hostname;
 pub mod initramfs;
+mod integrity;
 pub mod kernel;
 pub mod layout;
 mod loader;

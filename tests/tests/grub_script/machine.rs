@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bsp::board::{builtin, Board, Role, Size};
+use bsp::board::{builtin, Board, Reader, Role, Size};
 use bsp::boot::entry::BootEntry;
-use bsp::boot::grub::{menu, static_config, GrubPlaces};
+use bsp::boot::grub::{menu, petitboot_config, static_config, GrubPlaces};
 use bsp::disk::{create_fat, plan, write_table, FatVolume, Layout, TableIds, Window};
 
 const ROOT_UUID: &str = "0b5b7a0e-6f0e-4b62-8a0a-5f3a60f3c0de";
@@ -24,6 +24,8 @@ pub struct Disk {
     /// Where the link `/boot/loader` leads.
     pub loader: Option<String>,
     pub root_uuid: String,
+    /// For whom the static configuration is written; GRUB reads it in any case.
+    pub reader: Reader,
 }
 
 impl Disk {
@@ -40,7 +42,14 @@ impl Disk {
             boot,
             loader: Some("loader.1".into()),
             root_uuid: ROOT_UUID.into(),
+            reader: Reader::Grub,
         }
+    }
+
+    /// With the configuration for petitboot.
+    pub fn for_petitboot(mut self) -> Self {
+        self.reader = Reader::Petitboot;
+        self
     }
 
     /// Takes the kernel of a deployment away.
@@ -70,11 +79,15 @@ impl Disk {
         write_table(&layout, ids, &mut file).unwrap();
         let firmware = layout.partition(Role::Firmware).unwrap();
         let root = layout.partition(Role::Root).unwrap();
-        let script = static_config(&GrubPlaces {
+        let places = GrubPlaces {
             root_fs_uuid: ROOT_UUID.into(),
             root_partition_number: root.number,
             consoles: vec!["console".into(), "serial".into()],
-        });
+        };
+        let script = match self.reader {
+            Reader::Grub => static_config(&places),
+            Reader::Petitboot => petitboot_config(&places),
+        };
         let files: &[(&str, &[u8])] = &[
             (&board.boot.config, script.as_bytes()),
             (bsp::boot::STATE_PATH, &self.state),

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use bsp::board::{Board, CoreTarget, Role};
+use bsp::board::{stable_uuid, Board, CoreTarget, Purpose, Reader, Role};
 use bsp::boot::{GOOD_PATH, STATE_PATH};
 use bsp::disk::Layout;
 use treeline_tests::run;
@@ -95,8 +95,12 @@ pub fn firmware(board: &Board, layout: &Layout, partition: &Path, dir: &Path) {
     };
     let rule = String::from_utf8(read(&board.boot.config)).unwrap();
     run(Command::new("grub-script-check").arg(&copy)).unwrap();
-    let root = layout.partition(Role::Root).unwrap().number;
-    assert!(rule.contains(&format!("gpt{root}")), "{}", board.id);
+    let root = layout.partition(Role::Root).unwrap();
+    let wanted = match board.boot.reader {
+        Reader::Grub => format!("gpt{}", root.number),
+        Reader::Petitboot => stable_uuid("gateway", &board.id, &root.label, Purpose::Filesystem),
+    };
+    assert!(rule.contains(&wanted), "{}: {wanted}", board.id);
     for path in [STATE_PATH, GOOD_PATH] {
         assert_eq!(read(path).len(), 1024);
         let said = run(Command::new("grub-editenv").arg(&copy).arg("list")).unwrap();

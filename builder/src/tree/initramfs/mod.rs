@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result};
 
+use super::integrity::PREPARE_ROOT_CONF;
 use super::kernel::{module_dir, Modules};
 use super::{file_name, join, Kind, Node, Tree};
 
@@ -14,8 +15,8 @@ use elf::Libraries;
 
 const INIT: &str = include_str!("init.sh");
 const BUSYBOX: &str = "usr/bin/busybox";
-const PREPARE_ROOT: &str = "usr/lib/ostree/ostree-prepare-root";
-const PREPARE_ROOT_CONF: &str = "usr/lib/ostree/prepare-root.conf";
+/// What arranges a deployment as the root file system.
+pub const PREPARE_ROOT: &str = "usr/lib/ostree/ostree-prepare-root";
 /// What `/init` calls; all of them are applets of Debian's busybox.
 const APPLETS: [&str; 8] = [
     "findfs",

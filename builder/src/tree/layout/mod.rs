@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result};
 
+use super::integrity::PREPARE_ROOT_CONF;
 use super::{join, Node, Tree};
 
 mod tmpfiles;
@@ -69,7 +70,7 @@ pub fn apply(tree: &mut Tree) -> Result<()> {
     }
     tree.insert(TMPFILES, Node::file(lines.render(), 0o644))?;
     tree.insert(
-        "usr/lib/ostree/prepare-root.conf",
+        PREPARE_ROOT_CONF,
         Node::file("[sysroot]\nreadonly=true\n", 0o644),
     )
 }
