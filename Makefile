@@ -21,7 +21,7 @@ FOLD := $(shell rustc -vV 2>/dev/null | awk '/^host: x86_64-unknown-linux-gnu/{h
 export AGENT_RUSTFLAGS := -Clink-arg=-Wl,-z,pack-relative-relocs -Cforce-unwind-tables=no $(FOLD)
 export AGENT_CFLAGS := -fno-asynchronous-unwind-tables -fno-unwind-tables
 
-.PHONY: help setup build dev agent agents debs tuf-client demo lint unit system scenarios test test-all bench bench-delta deny book clean
+.PHONY: help setup build dev agent agents debs tuf-client demo lint unit system scenarios test test-all bench bench-delta fuzz deny book clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -84,6 +84,13 @@ bench-delta: build ## sizes of deltas beside those of other tools, for docs/benc
 	scripts/setup --peers
 	cargo build --profile device --locked -p device-agent --example apply-delta
 	scripts/bench-delta $(BUILDER) $(CARGO_TARGET_DIR)/device/examples/apply-delta
+
+FUZZ_SECONDS ?= 3600
+fuzz: ## the readers of deltas and of compressed parts under a fuzzer, FUZZ_SECONDS each; needs a nightly compiler
+	command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	cd device-agent/delta && for target in apply frame; do \
+	  mkdir -p fuzz/corpus/$$target && cp fuzz/sample.zst fuzz/corpus/$$target/ && \
+	  CARGO_TARGET_DIR=fuzz/target cargo +nightly fuzz run -s none $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=20000 -rss_limit_mb=4096; done
 
 deny: ## licences and advisories of all dependencies
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny

@@ -36,5 +36,11 @@ pub use object::{Checksum, Kind};
 pub use source::{FileSource, Scratch, Source};
 pub use stream::VERSION;
 
+#[cfg(any(test, fuzzing))]
+mod memory;
+
+#[cfg(fuzzing)]
+pub mod fuzz;
+
 #[cfg(test)]
 mod tests;

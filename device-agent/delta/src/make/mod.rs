@@ -8,6 +8,8 @@ mod records;
 mod sections;
 
 pub use delta::{make, FileCost, Made, Objects};
+#[cfg(fuzzing)]
+pub(crate) use packed::find as packed_in;
 #[cfg(test)]
 pub(crate) use packed::tests::content as packed_content;
 

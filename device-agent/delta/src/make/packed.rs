@@ -20,7 +20,7 @@ struct Found {
 }
 
 /// What is needed to code `new` by its content, if both files have a compressed part.
-pub(super) fn find(old: &[u8], new: &[u8]) -> Option<Packed> {
+pub(crate) fn find(old: &[u8], new: &[u8]) -> Option<Packed> {
     let (before, after) = (frame(old)?, frame(new)?);
     if !comes_out_again(&after, new) {
         return None;
