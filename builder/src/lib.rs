@@ -20,5 +20,6 @@ pub mod project;
 pub mod qemu;
 pub mod release;
 pub mod scenario;
+pub mod secure_boot;
 pub mod serve;
 pub mod tree;

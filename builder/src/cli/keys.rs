@@ -21,6 +21,7 @@ use crate::project::commit_key;
 use crate::project::incoming::{self, Incoming};
 use crate::project::secrets::{self, Wish};
 use crate::project::Project;
+use crate::secure_boot;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -42,6 +43,8 @@ enum Action {
         #[arg(long)]
         encrypt: bool,
     },
+    /// Makes keys of your own for UEFI Secure Boot in keys/secureboot/, with the files that firmware takes
+    Secureboot,
     /// Prints the public parts of the keys that are here
     Show {
         /// JSON instead of a table
@@ -158,6 +161,7 @@ fn act(project: &Project, action: &Action) -> Result<()> {
                 encrypt: *encrypt,
             },
         ),
+        Action::Secureboot => secure_boot_keys(project),
         Action::Show { json } => show(&secrets::public(&dir)?, *json),
         Action::Rotate(replace) => rotate(&dir, replace, Fate::Retired),
         Action::Revoke(replace) => rotate(&dir, replace, Fate::Destroyed),
@@ -204,6 +208,23 @@ fn init(dir: &Path, wish: Wish) -> Result<()> {
         print::line(format_args!("Nothing to do: {dir} is complete."))?;
     }
     Ok(())
+}
+
+fn secure_boot_keys(project: &Project) -> Result<()> {
+    let keys = project.keys_dir();
+    let made = secure_boot::make(&keys, &project.product.name)?;
+    let dir = keys.join(secure_boot::DIRECTORY);
+    let dir = shown(&dir);
+    if !made {
+        return print::line(format_args!("Nothing to do: {dir} is complete."));
+    }
+    print::line(format_args!(
+        "Made PK, KEK and db in {dir}. The .key files are secret; keep a copy: without db.key no update starts on \
+         machines that trust it."
+    ))?;
+    print::line(
+        "Give a machine's firmware the certificates, PK last: .auth, .esl or .cer, whichever it takes.",
+    )
 }
 
 fn rotate(dir: &Path, replace: &Replace, fate: Fate) -> Result<()> {

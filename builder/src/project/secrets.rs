@@ -200,7 +200,7 @@ fn host_name() -> Vec<String> {
     }
 }
 
-pub(super) fn private_dir(dir: &Path) -> Result<()> {
+pub(crate) fn private_dir(dir: &Path) -> Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -208,7 +208,7 @@ pub(super) fn private_dir(dir: &Path) -> Result<()> {
         .with_context(|| format!("creating the key directory {}", dir.display()))
 }
 
-fn scratch(dir: &Path) -> Result<tempfile::TempDir> {
+pub(crate) fn scratch(dir: &Path) -> Result<tempfile::TempDir> {
     tempfile::Builder::new()
         .prefix(".making-")
         .tempdir_in(dir)
@@ -216,7 +216,7 @@ fn scratch(dir: &Path) -> Result<tempfile::TempDir> {
 }
 
 /// Moves, unless there is something of that name already.
-fn move_new(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn move_new(from: &Path, to: &Path) -> Result<()> {
     if to.exists() {
         bail!(
             "writing {}: it exists; keys are never overwritten",
@@ -226,7 +226,7 @@ fn move_new(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).with_context(|| format!("writing {}", to.display()))
 }
 
-fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+pub(crate) fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -222,7 +222,8 @@ fn make_private_dir(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn refuse_readable_by_others(path: &Path) -> Result<()> {
+/// Refuses a private key that others than its owner may read.
+pub(crate) fn refuse_readable_by_others(path: &Path) -> Result<()> {
     let mode = fs::metadata(path)
         .with_context(|| format!("reading {}", path.display()))?
         .permissions()
