@@ -240,7 +240,8 @@ impl<'a> Bench<'a> {
         for artifact in release
             .deltas
             .iter()
-            .map(|d| &d.file)
+            .flat_map(|d| [Some(&d.file), d.compact.as_ref().map(|c| &c.file)])
+            .flatten()
             .chain([&release.full])
         {
             flip_byte(&updates.join(&artifact.path), artifact.length / 2)?;
