@@ -3,6 +3,7 @@
 
 mod bits;
 pub(crate) mod block;
+mod codes;
 pub(crate) mod decisions;
 pub(crate) mod frame;
 mod fse;
