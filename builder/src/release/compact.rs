@@ -24,7 +24,7 @@ use crate::cache::Inputs;
 const DELTA: &str = "delta";
 const NEED: &str = "need.json";
 
-/// Adds the compact form to every delta that has none, or whose published file is gone.
+/// Adds the compact form to every delta that has none in this version, or whose published file is gone.
 pub(super) fn add(
     maker: &Maker<'_>,
     updates: &Path,
@@ -34,7 +34,9 @@ pub(super) fn add(
 ) -> Result<()> {
     for delta in deltas {
         let known = delta.compact.take();
-        let intact = known.filter(|known| delta::is_intact(updates, &known.file));
+        let intact = known.filter(|known| {
+            known.version == treeline_delta::VERSION && delta::is_intact(updates, &known.file)
+        });
         let compact = match intact {
             Some(known) => Some(known),
             None => make(maker, updates, board, delta)?,
