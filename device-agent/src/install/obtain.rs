@@ -44,19 +44,48 @@ pub(super) async fn obtain(
         .collect();
     if let Some((from, small)) = release.compact_for(&here, treeline_delta::VERSION) {
         let way = Way::Compact { from, small };
-        match bring(device, transport, release, way, sysroot, &wanted, say).await {
-            Err(error) if worth_the_whole(&error, false) => {
-                say(&format!("{error:#}; taking another way to the release"));
-            }
-            other => return other,
+        let tried = match scratch_fits(&sysroot.repo_path(), release, small) {
+            Ok(()) => bring(device, transport, release, way, sysroot, &wanted, say)
+                .await
+                .map_err(|error| (worth_the_whole(&error, false), error)),
+            Err(error) => Err((true, error)),
+        };
+        match tried {
+            Ok(done) => return Ok(done),
+            Err((false, error)) => return Err(error),
+            Err((true, error)) => say(&format!("{error:#}; taking another way to the release")),
         }
     }
-    let best = release.artifact_for(&here);
+    by_libostree(device, transport, release, &here, sysroot, &wanted, say).await
+}
+
+/// Whether a compact delta's scratch files fit beside the commit. They are no reason to give up a deployment, or the
+/// update: other ways need none.
+fn scratch_fits(repo: &Path, release: &Release, small: &Compact) -> Result<()> {
+    if small.scratch_bytes == 0 {
+        return Ok(());
+    }
+    let need = release.installed_bytes.saturating_add(small.file.length);
+    let need = need.saturating_add(small.scratch_bytes);
+    room::require(repo, need, "applying the compact delta")
+}
+
+/// By a static delta or by single objects, else by the whole.
+async fn by_libostree(
+    device: &Device,
+    transport: &Transport,
+    release: &Release,
+    here: &[String],
+    sysroot: &Sysroot,
+    wanted: &Wanted<'_>,
+    say: Say<'_>,
+) -> Result<(Verified, u64)> {
+    let best = release.artifact_for(here);
     let first = if *best == release.full {
-        pull(device, transport, release, sysroot, &wanted, say).await
+        pull(device, transport, release, sysroot, wanted, say).await
     } else {
         let way = Way::Libostree(best);
-        bring(device, transport, release, way, sysroot, &wanted, say).await
+        bring(device, transport, release, way, sysroot, wanted, say).await
     };
     match first {
         Err(error) if worth_the_whole(&error, best == &release.full) => {
@@ -67,7 +96,7 @@ pub(super) async fn obtain(
                 release,
                 Way::Libostree(&release.full),
                 sysroot,
-                &wanted,
+                wanted,
                 say,
             )
             .await
@@ -123,14 +152,6 @@ impl<'a> Way<'a> {
             Self::Compact { small, .. } => &small.file,
         }
     }
-
-    /// Bytes that applying it needs in the repository for a while.
-    fn scratch(self) -> u64 {
-        match self {
-            Self::Libostree(_) => 0,
-            Self::Compact { small, .. } => small.scratch_bytes,
-        }
-    }
 }
 
 async fn bring(
@@ -155,7 +176,7 @@ async fn bring(
         pause: Duration::from_secs(1),
     };
     fetch::clear_others(&order);
-    prove_room(device, sysroot, &order, release, way.scratch())?;
+    prove_room(device, sysroot, &order, release)?;
     let begun = order.present();
     say(&format!(
         "downloading {} ({}{})",
@@ -189,20 +210,18 @@ async fn bring(
     Ok((applied?, artifact.length.saturating_sub(begun)))
 }
 
-/// Room for the download, for the installed commit and for `scratch` bytes beside it, asked before the first byte. If the repository is
+/// Room for the download and for the installed commit, asked before the first byte. If the repository is
 /// short, the deployment before the running one makes way.
 fn prove_room(
     device: &Device,
     sysroot: &Sysroot,
     order: &Order<'_>,
     release: &Release,
-    scratch: u64,
 ) -> Result<()> {
     let download = order.length.saturating_sub(order.present());
     let repo = sysroot.repo_path();
     let together = same_file_system(order.dir, &repo);
-    let installed = release.installed_bytes.saturating_add(scratch);
-    let installed = installed.saturating_add(if together { download } else { 0 });
+    let installed = release.installed_bytes + if together { download } else { 0 };
     if !together {
         room::require(
             order.dir,
@@ -235,4 +254,36 @@ fn same_file_system(a: &Path, b: &Path) -> bool {
             .map(|m| m.dev())
     };
     device(a) == device(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scratch_files_without_room_are_no_reason_to_fail() {
+        let dir = tempfile::tempdir().unwrap();
+        let artifact = Artifact {
+            path: "deltas/a".into(),
+            length: 1,
+            sha256: String::new(),
+        };
+        let release: Release = serde_json::from_value(serde_json::json!({
+            "format": 1, "product": "p", "version": "1", "boards": ["b"], "arch": "amd64", "commit": "c",
+            "epoch": 0, "created": 0, "full": artifact, "deltas": [], "installed_bytes": 1, "notes": ""
+        }))
+        .unwrap();
+        let fits = |scratch_bytes| {
+            let small = Compact {
+                file: artifact.clone(),
+                version: treeline_delta::VERSION,
+                output_bytes: 1,
+                scratch_bytes,
+            };
+            scratch_fits(dir.path(), &release, &small)
+        };
+        fits(0).unwrap();
+        fits(1).unwrap();
+        assert_eq!(kind_of(&fits(u64::MAX / 2).unwrap_err()), Kind::Room);
+    }
 }
