@@ -9,6 +9,7 @@ mod extends;
 mod load;
 mod qemu;
 mod reader;
+mod secure_boot;
 mod size;
 mod sources;
 mod update;
@@ -18,8 +19,9 @@ pub use core::{Core, CoreTarget};
 pub use disk::{Disk, Magic, Partition, RawArea, Role, Table, ERASE_BLOCK};
 pub use extends::{BoardFile, Find};
 pub use load::{builtin, from_toml, from_toml_beside, list, BoardError};
-pub use qemu::{DiskBus, Qemu, TEST_PORT};
+pub use qemu::{DiskBus, Qemu, SecureMachine, TEST_PORT};
 pub use reader::Reader;
+pub use secure_boot::{OwnGrub, SecureBoot};
 pub use size::Size;
 pub use sources::{FirmwareFile, PackageFile, Source};
 pub use update::{Copies, Medium, UpdateWay, EMMC_BOOT_MAX, EMMC_BOOT_UNIT, RECORD_BYTES};
@@ -152,6 +154,9 @@ pub struct Boot {
     /// The GRUB image in a partition of its own, for firmware that starts no files (`grub` only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub core: Option<Core>,
+    /// Whose signatures start this board (UEFI only).
+    #[serde(default, skip_serializing_if = "SecureBoot::is_default")]
+    pub secure_boot: SecureBoot,
     /// The format of the boot script (`uboot` only).
     #[serde(default, skip_serializing_if = "ScriptImage::is_default")]
     pub script: ScriptImage,

@@ -7,7 +7,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{bail, Context, Result};
-use bsp::boot::{entry, grub};
+use bsp::boot::entry;
+use bsp::boot::grub::{self, sealed};
 
 use crate::record;
 
@@ -26,6 +27,10 @@ pub fn run(args: &[OsString]) -> Result<()> {
         )
     })?;
     let entries = entry::load_dir(loader)?;
+    // For a GRUB that takes signed files only, and so reads the menu as data.
+    let block = sealed::menu_block(&entries);
+    record::write(&loader.join(sealed::MENU_NAME), block.as_bytes())
+        .context("writing the boot menu")?;
     record::write(&output, grub::menu(&entries).as_bytes()).context("writing the boot menu")
 }
 

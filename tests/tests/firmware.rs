@@ -69,7 +69,7 @@ fn starts(board: &Board, image: &Path, dir: &Path) {
         .as_ref()
         .is_some_and(|qemu| !qemu.pflash.is_empty());
     let log = dir.join(format!("{}-{uefi}.log", board.id));
-    let firmware = Firmware::make(board, image, dir, |file| {
+    let firmware = Firmware::make(board, image, dir, dir, |file| {
         anyhow::bail!("{} is no part of a board with GRUB", file.file)
     })
     .unwrap();

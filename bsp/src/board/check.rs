@@ -73,6 +73,7 @@ pub(super) fn check(board: &Board, file: &Path) -> Checked {
     check_firmware(board)?;
     super::core::check(board)?;
     super::reader::check(board)?;
+    board.check_secure_boot()?;
     check_qemu(board)?;
     check_places(board)
 }

@@ -30,6 +30,9 @@ pub struct Qemu {
     /// Debian package that brings the pflash images.
     #[serde(default)]
     pub firmware_package: Option<String>,
+    /// What differs when the machine checks signatures of the product's own keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secure_boot: Option<SecureMachine>,
     /// What QEMU loads as `-bios`: a file of a package that is resolved and locked with the boot loader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bios: Option<PackageFile>,
@@ -85,4 +88,18 @@ pub enum DiskBus {
     Virtio,
     /// An SD card; its size is a power of two. Such a machine has no PCI.
     Sd,
+}
+
+/// A virtual machine with Secure Boot on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SecureMachine {
+    /// `-machine` value.
+    pub machine: String,
+    /// Firmware images for pflash unit 0, as in `pflash`.
+    pub code: Vec<String>,
+    /// Arguments besides, one word each.
+    #[serde(default)]
+    pub args: Vec<String>,
 }

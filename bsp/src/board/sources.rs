@@ -118,7 +118,7 @@ fn only<'a>(
 impl Board {
     /// Everything that the boot loader is made of.
     fn sources(&self) -> impl Iterator<Item = Source<'_>> {
-        let files = self.firmware.iter().filter_map(|file| file.source().ok());
+        let files = self.firmware_files().filter_map(|file| file.source().ok());
         let raw = self.disk.raw.iter().filter_map(|area| area.source().ok());
         let qemu = self.qemu.iter().flat_map(|qemu| [&qemu.bios, &qemu.kernel]);
         let qemu = qemu.flatten().map(|from| Source::Package {
@@ -136,7 +136,8 @@ impl Board {
             _ => None,
         });
         let core = self.boot.core.iter().map(|core| core.package.as_str());
-        packages.chain(core).collect()
+        let own = self.own_grub().map(|grub| grub.package);
+        packages.chain(core).chain(own).collect()
     }
 
     /// Files of the product that become part of the boot loader, relative to its directory. Sorted.

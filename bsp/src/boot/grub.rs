@@ -12,6 +12,7 @@
 pub mod core;
 mod petitboot;
 mod script;
+pub mod sealed;
 
 use super::entry::BootEntry;
 pub use petitboot::{petitboot_config, PETITBOOT_CONFIG};
@@ -35,6 +36,9 @@ pub struct GrubPlaces {
     pub root_partition_number: u32,
     /// Terminals in GRUB's words, as in [`crate::board::Boot::consoles`].
     pub consoles: Vec<String>,
+    /// Whether GRUB takes signed files only; then, the number of the firmware partition, which is on the disk of the
+    /// root partition.
+    pub sealed: Option<u32>,
 }
 
 /// The boot menu (`/boot/loader/grub.cfg`) for `entries`, the default one first.

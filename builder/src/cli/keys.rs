@@ -43,8 +43,7 @@ enum Action {
         #[arg(long)]
         encrypt: bool,
     },
-    /// Makes keys of your own for UEFI Secure Boot in keys/secureboot/, with the files that firmware takes; builds are
-    /// not signed with them yet
+    /// Makes keys of your own for UEFI Secure Boot in keys/secureboot/, with the files that firmware takes
     Secureboot,
     /// Prints the public parts of the keys that are here
     Show {
@@ -220,11 +219,12 @@ fn secure_boot_keys(project: &Project) -> Result<()> {
         return print::line(format_args!("Nothing to do: {dir} is complete."));
     }
     print::line(format_args!(
-        "Made PK, KEK and db in {dir}. The .key files are secret; keep a copy."
+        "Made PK, KEK and db in {dir}. The .key files are secret; keep a copy: without db.key no update starts on \
+         machines that trust it."
     ))?;
     print::line(
-        "A machine's firmware takes the certificates as .auth, .esl or .cer, PK last. `builder build` does not sign with \
-         these keys yet: a machine that trusts them alone starts nothing that it makes.",
+        "Give a machine's firmware the certificates, PK last: .auth, .esl or .cer, whichever it takes. Then set \
+         `secure-boot = \"own\"` in the board's section of product.toml.",
     )
 }
 

@@ -21,14 +21,14 @@ pub(super) struct Args {
 pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
     let project = context.project()?;
     let id = project.board_or_only(args.board.as_deref())?;
-    let board = project.board(&id)?;
+    let board = project.merged(&project.board(&id)?).board;
     let dir = project.out_dir().join(&id).join("run");
     if args.fresh || !interactive::exists(&dir) {
         let cache = Cache::from_env()?;
         let options = BuildOptions::raw_image();
         let built = pipeline::build(&project, &id, &options, &cache, context.progress)?;
         let image = built.raw_image().context("the build made no raw image")?;
-        interactive::create(&board, image, &dir, |file| {
+        interactive::create(&board, image, &dir, &project.keys_dir(), |file| {
             pipeline::package_file(&project, &id, file, &cache, context.progress)
         })?;
     } else {

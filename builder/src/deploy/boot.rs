@@ -2,6 +2,7 @@
 
 use bsp::board::Backend;
 use bsp::boot::entry::BootEntry;
+use bsp::boot::grub::{menu, sealed};
 
 use super::Site;
 
@@ -25,12 +26,15 @@ pub(super) fn repo_config(backend: Backend) -> String {
 /// The file for the boot loader in `loader.N`: its name and text.
 pub(super) fn loader_file(backend: Backend, shown: &Shown) -> (&'static str, String) {
     match backend {
-        Backend::Grub => (
-            "grub.cfg",
-            bsp::boot::grub::menu(std::slice::from_ref(&shown.entry)),
-        ),
+        Backend::Grub => ("grub.cfg", menu(std::slice::from_ref(&shown.entry))),
         Backend::Uboot => ("uEnv.txt", uenv(shown)),
     }
+}
+
+/// The same for a GRUB that takes signed files only.
+pub(super) fn menu_block(shown: &Shown) -> (&'static str, String) {
+    let block = sealed::menu_block(std::slice::from_ref(&shown.entry));
+    (sealed::MENU_NAME, block)
 }
 
 /// What paths in the boot entries begin with.

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{bail, Context, Result};
 use bsp::boot::entry::BootEntry;
+use bsp::boot::grub::sealed;
 use ostree::ObjectType;
 use sha2::{Digest, Sha256};
 
@@ -245,6 +246,11 @@ impl Planner<'_> {
             &format!("{loader}/entries/ostree-1.conf"),
             boot::text(&shown),
         );
+        let script = format!("{root}/{}", sealed::BOOT_SCRIPT_PATH);
+        if self.plan.entries.contains_key(&script) {
+            let (name, text) = boot::menu_block(&shown);
+            self.text(&format!("{loader}/{name}"), text);
+        }
         let (name, text) = boot::loader_file(site.backend, &shown);
         self.text(&format!("{loader}/{name}"), text);
         self.link("boot/loader", format!("loader.{BOOT_VERSION}"));

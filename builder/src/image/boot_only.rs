@@ -11,21 +11,24 @@ use bsp::disk;
 use super::assemble::{self, Parts};
 use super::publish::Scratch;
 use super::sources::{DeviceTrees, Sources};
-use super::{core_image, emmc_boot, firmware, programs, unpack};
+use super::{core_image, emmc_boot, firmware, own_grub, programs, unpack};
 use crate::cache::Cache;
 use crate::lock::{BoardLock, LockedPackage};
 use crate::progress::Progress;
 use crate::project::Merged;
+use crate::secure_boot::Pair;
 
 /// Identity that stands in the boot state: there is no deployment.
 const NO_DEPLOYMENT: &str = "none";
 
 /// Writes the image `<name>-<version>-<board>.boot.raw` into `out_dir` and returns its path; beside it what
-/// belongs into the boot partitions of an eMMC, if the board starts from those.
+/// belongs into the boot partitions of an eMMC, if the board starts from those. `pair` is the db key of a board
+/// that starts what is signed with it.
 pub fn boot_only(
     merged: &Merged,
     lock: &BoardLock,
     source_date_epoch: u64,
+    pair: Option<&Pair>,
     out_dir: &Path,
     cache: &Cache,
     progress: Progress,
@@ -42,7 +45,7 @@ pub fn boot_only(
         device_trees: DeviceTrees::Packages(&kernels),
     };
     let product = &merged.product.name;
-    let firmware = firmware::files(
+    let mut firmware = firmware::files(
         product,
         board,
         &layout,
@@ -51,8 +54,9 @@ pub fn boot_only(
         source_date_epoch,
     )?;
     let mut areas = sources.raw_areas(board)?;
-    if board.boot.core.is_some() {
+    if board.boot.core.is_some() || board.own_grub().is_some() {
         let programs = programs(lock, merged, cache, progress)?;
+        firmware.extend(own_grub(merged, &layout, &unpacked, &programs, pair)?);
         areas.extend(core_image::areas(board, &layout, &unpacked, &programs)?);
     }
     areas.extend(firmware::environment_copies(board, NO_DEPLOYMENT)?);

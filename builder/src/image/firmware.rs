@@ -21,7 +21,7 @@ pub fn files(
     source_date_epoch: u64,
 ) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
-    for file in &board.firmware {
+    for file in board.firmware_files() {
         let content = file
             .source()
             .map_err(anyhow::Error::msg)
@@ -33,7 +33,7 @@ pub fn files(
         .partition(Role::Root)
         .context("making the firmware partition: the board has no root partition")?;
     match board.boot.backend {
-        Backend::Grub => files.extend(grub(product, board, root, id)?),
+        Backend::Grub => files.extend(grub(product, board, layout, id)?),
         Backend::Uboot => files.push((
             board.boot.config.clone(),
             boot_script(board, root, source_date_epoch)?,
@@ -85,28 +85,38 @@ fn environment(board: &Board) -> Result<Environment> {
         .with_context(|| format!("board {} has no place for its boot environment", board.id))
 }
 
-/// The static configuration and the boot state.
-fn grub(
-    product: &str,
-    board: &Board,
-    root: &PlacedPartition,
-    id: &str,
-) -> Result<Vec<(String, Vec<u8>)>> {
+/// The static configuration of GRUB.
+pub fn grub_config(product: &str, board: &Board, layout: &Layout) -> Result<String> {
+    let place = |role: Role| {
+        let partition = layout.partition(role);
+        partition.with_context(|| format!("the board has no {} partition", role.as_str()))
+    };
+    let (root, firmware) = (place(Role::Root)?, place(Role::Firmware)?);
     let places = GrubPlaces {
         root_fs_uuid: stable_uuid(product, &board.id, &root.label, Purpose::Filesystem),
         root_partition_number: root.number,
         consoles: board.boot.consoles.clone(),
+        sealed: board.own_grub().map(|_| firmware.number),
     };
-    let config = match board.boot.reader {
+    Ok(match board.boot.reader {
         Reader::Grub => static_config(&places),
         Reader::Petitboot => petitboot_config(&places),
-    };
+    })
+}
+
+/// The static configuration and the boot state.
+fn grub(product: &str, board: &Board, layout: &Layout, id: &str) -> Result<Vec<(String, Vec<u8>)>> {
     let state = BootState::confirmed(id);
     let state = grubenv::from_state(&state).context("making the boot state")?;
     let good = grubenv::from_good(id).context("making the spare record of the boot state")?;
-    Ok(vec![
-        (board.boot.config.clone(), config.into_bytes()),
+    let mut files = vec![
         (STATE_PATH.into(), state.to_vec()),
         (GOOD_PATH.into(), good.to_vec()),
-    ])
+    ];
+    // One's own GRUB has it inside.
+    if board.own_grub().is_none() {
+        let config = grub_config(product, board, layout)?.into_bytes();
+        files.insert(0, (board.boot.config.clone(), config));
+    }
+    Ok(files)
 }

@@ -8,6 +8,7 @@ mod assemble;
 pub mod bmap;
 mod boot_only;
 pub(crate) mod core_image;
+mod efi_grub;
 mod emmc_boot;
 mod ext4_map;
 mod fat_map;
@@ -35,6 +36,7 @@ use crate::deploy::{kargs_of, Site, Sysroot};
 use crate::lock::{self, BoardLock, LockedPackage};
 use crate::progress::Progress;
 use crate::project::Merged;
+use crate::secure_boot::Pair;
 use assemble::{Parts, Systems};
 use mapped::MappedImage;
 use mke2fs::Mke2fs;
@@ -64,6 +66,8 @@ pub struct ImageRequest<'a> {
     pub out_dir: &'a Path,
     /// Formats wanted.
     pub formats: &'a [Format],
+    /// The db key, if the board starts what is signed with it.
+    pub secure_boot: Option<&'a Pair>,
 }
 
 /// What has been built.
@@ -119,7 +123,7 @@ pub fn build(request: &ImageRequest<'_>, cache: &Cache, progress: Progress) -> R
         },
     };
     // Everything that can be refused is, before the first byte is written.
-    let firmware = builder.firmware(&sources)?;
+    let firmware = builder.firmware(&sources, &programs)?;
     let areas = builder.areas(&sources, &programs)?;
     let emmc_boot = emmc_boot::content(&request.merged.board, &builder.layout, &sources)?;
     let scratch = Scratch::open(request.out_dir)?;
@@ -235,6 +239,22 @@ fn finish(
     Ok(files)
 }
 
+/// One's own GRUB for Secure Boot, if the board starts by it: path and content.
+fn own_grub(
+    merged: &Merged,
+    layout: &Layout,
+    unpacked: &[(String, PathBuf)],
+    programs: &Programs,
+    pair: Option<&Pair>,
+) -> Result<Option<(String, Vec<u8>)>> {
+    let (product, board) = (&merged.product.name, &merged.board);
+    if board.own_grub().is_none() {
+        return Ok(None);
+    }
+    let config = firmware::grub_config(product, board, layout)?;
+    efi_grub::file(board, &config, unpacked, programs, pair)
+}
+
 /// Brings packages into the cache and unpacks them: name and directory of each.
 pub(crate) fn unpack(
     packages: &[LockedPackage],
@@ -269,16 +289,28 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn firmware(&self, sources: &Sources<'_>) -> Result<Vec<(String, Vec<u8>)>> {
+    fn firmware(
+        &self,
+        sources: &Sources<'_>,
+        programs: &Programs,
+    ) -> Result<Vec<(String, Vec<u8>)>> {
         let merged = self.request.merged;
-        firmware::files(
+        let mut files = firmware::files(
             &merged.product.name,
             &merged.board,
             &self.layout,
             sources,
             self.request.checksum,
             self.request.source_date_epoch,
-        )
+        )?;
+        files.extend(own_grub(
+            merged,
+            &self.layout,
+            sources.unpacked,
+            programs,
+            self.request.secure_boot,
+        )?);
+        Ok(files)
     }
 
     /// What stands outside every file system.

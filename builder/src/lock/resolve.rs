@@ -132,8 +132,9 @@ fn with_archive(
 
 /// Packages of the tools that write a board's image.
 fn tools(board: &Board) -> Vec<&'static str> {
-    let core = board.boot.core.iter().map(|_| core_image::PACKAGE);
-    TOOLS.iter().copied().chain(core).collect()
+    let grub = board.boot.core.is_some() || board.own_grub().is_some();
+    let grub = grub.then_some(core_image::PACKAGE);
+    TOOLS.iter().copied().chain(grub).collect()
 }
 
 /// Packages with programs that the builder runs, and all that they need.

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use bsp::board::Size;
+use bsp::board::{SecureBoot, Size};
 use bsp::device::Check;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -335,6 +335,9 @@ pub struct BoardSection {
     pub overlay: Option<Overlay>,
     /// Units for this board.
     pub units: Units,
+    /// Whose signatures start this board (UEFI only); default: as in the board file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secure_boot: Option<SecureBoot>,
 }
 
 #[cfg(test)]

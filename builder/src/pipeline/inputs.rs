@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use super::locked::Locked;
 use crate::cache::{sha256_file, Cache, Inputs};
 use crate::project::Merged;
+use crate::secure_boot::Pair;
 use crate::tree::AgentFiles;
 
 /// Hash of all inputs of the commit: description, lock, overlays, agent, public keys, this program.
@@ -17,6 +18,7 @@ pub fn commit_key(
     merged: &Merged,
     locked: &Locked,
     agent: &AgentFiles,
+    pair: Option<&Pair>,
     cache: &Cache,
 ) -> Result<String> {
     let mut inputs = Inputs::new("build", 1)
@@ -28,6 +30,9 @@ pub fn commit_key(
         .add(&agent.root_json)
         .json(&agent.commit_keys)?
         .json(&agent.ca_pem)?;
+    if let Some(pair) = pair {
+        inputs = inputs.add(pair.certificate());
+    }
     for overlay in &merged.overlays {
         inputs = directory(inputs, &merged.dir.join(&overlay.path))?;
     }

@@ -28,6 +28,7 @@ use crate::image::{self, Format, ImageFiles, ImageRequest};
 use crate::lock::{self, LockDiff};
 use crate::progress::Progress;
 use crate::project::{Merged, Project};
+use crate::secure_boot::{self, Pair};
 use crate::tree::{self, Assembled};
 use locked::Locked;
 use stamp::{Committed, Stamp};
@@ -112,7 +113,7 @@ pub fn build(
     let signer = agent::signer(project)?;
     let locked = build.resolve(options.frozen)?;
     let files = agent::files(project, &build.merged, &signer)?;
-    let key = inputs::commit_key(&build.merged, &locked, &files, cache)?;
+    let key = inputs::commit_key(&build.merged, &locked, &files, build.pair.as_ref(), cache)?;
 
     let mut stamp = Stamp::read(&build.dir);
     let repo = project.repo_dir();
@@ -204,6 +205,8 @@ pub fn package_file(
 struct Build<'a> {
     project: &'a Project,
     merged: Merged,
+    /// The db key, if the board starts what is signed with it.
+    pair: Option<Pair>,
     /// `out/<board>`.
     dir: PathBuf,
     cache: &'a Cache,
@@ -218,11 +221,14 @@ impl<'a> Build<'a> {
         progress: Progress,
     ) -> Result<Self> {
         let merged = project.merged(&project.board(board)?);
+        let keys = project.keys_dir().join(secure_boot::DIRECTORY);
+        let pair = merged.board.own_grub().map(|_| Pair::open(&keys, "db"));
         let dir = project.out_dir().join(board);
         fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         Ok(Self {
             project,
             merged,
+            pair: pair.transpose()?,
             dir,
             cache,
             progress,
@@ -273,6 +279,7 @@ impl<'a> Build<'a> {
             &self.merged,
             &locked.board,
             locked.source_date_epoch,
+            self.pair.as_ref(),
             &self.dir,
             self.cache,
             self.progress,
@@ -301,6 +308,7 @@ impl<'a> Build<'a> {
             &self.merged,
             &locked.board,
             files,
+            self.pair.as_ref(),
             self.cache,
             self.progress,
         )
@@ -354,6 +362,7 @@ impl<'a> Build<'a> {
             source_date_epoch: locked.source_date_epoch,
             out_dir: &self.dir,
             formats: &options.formats,
+            secure_boot: self.pair.as_ref(),
         };
         let files = image::build(&request, self.cache, self.progress)?;
         sides::sign_beside(&files.sums, signer)?;

@@ -18,6 +18,9 @@ pub(super) fn merge(product: &Product, board: &Board, dir: &Path) -> Merged {
     merge_units(&mut product.units, &section.units);
     product.kernel_args.extend(section.kernel_args);
     product.partitions.extend(section.partitions);
+    if let Some(whose) = section.secure_boot {
+        board.boot.secure_boot = whose;
+    }
     for partition in &mut board.disk.partitions {
         if let Some(size) = product.partitions.get(&partition.label) {
             partition.size = *size;

@@ -8,8 +8,10 @@ use bsp::board::{Board, PackageFile};
 
 use super::{hardware, launch};
 use crate::command::Command;
+use crate::secure_boot;
 
 const VARIABLES: &str = "firmware-vars.qcow2";
+const ENROLLED: &str = "firmware-vars.fd";
 const BIOS: &str = "bios.bin";
 const KERNEL: &str = "kernel.bin";
 const DEVICE_TREE: &str = "device-tree.dtb";
@@ -32,11 +34,12 @@ pub struct Firmware {
 
 impl Firmware {
     /// Makes what the board needs in `dir` for a machine with the raw disk image `image`; `find` gives a file
-    /// of a locked package.
+    /// of a locked package. A board that starts what is signed with the product's keys, in `keys`, has them enrolled.
     pub fn make(
         board: &Board,
         image: &Path,
         dir: &Path,
+        keys: &Path,
         find: impl Fn(&PackageFile) -> Result<PathBuf>,
     ) -> Result<Self> {
         let made = Self::in_dir(board, dir);
@@ -62,6 +65,11 @@ impl Firmware {
             place(kernel, &board.arch, address)?;
         }
         if let (Some(template), Some(to)) = (launch::pflash(board, 1)?, &made.variables) {
+            let enrolled = match board.own_grub() {
+                Some(_) => Some(enrol(&template, keys, dir)?),
+                None => None,
+            };
+            let template = enrolled.unwrap_or(template);
             // qcow2, so that snapshots work.
             Command::new("qemu-img", "qemu-utils")
                 .args(["convert", "-q", "-f", "raw", "-O", "qcow2"])
@@ -105,6 +113,26 @@ impl Firmware {
             ..self.clone()
         })
     }
+}
+
+/// The firmware's variables in `template` with the product's keys, Secure Boot on.
+fn enrol(template: &Path, keys: &Path, dir: &Path) -> Result<PathBuf> {
+    let (keys, out) = (keys.join(secure_boot::DIRECTORY), dir.join(ENROLLED));
+    let owner = secure_boot::owner(&keys)?;
+    let mut command = Command::new("virt-fw-vars", "python3-virt-firmware")
+        .arg("-i")
+        .arg(template)
+        .arg("-o")
+        .arg(&out)
+        .arg("--secure-boot");
+    for (option, name) in [("--set-pk", "PK"), ("--add-kek", "KEK"), ("--add-db", "db")] {
+        let certificate = keys.join(format!("{name}.pem"));
+        command = command.args([option, &owner]).arg(certificate);
+    }
+    command
+        .run()
+        .context("giving a virtual device's firmware the product's keys")?;
+    Ok(out)
 }
 
 /// Wraps `kernel` as an image that says where it is loaded and started.

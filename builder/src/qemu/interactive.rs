@@ -18,19 +18,20 @@ pub fn exists(dir: &Path) -> bool {
     disk(dir).is_file()
 }
 
-/// Makes a device in `dir` from an image; one that is there is replaced. `find` gives a file of a locked
-/// package.
+/// Makes a device in `dir` from an image; one that is there is replaced. `keys` are the product's, `find` gives a
+/// file of a locked package.
 pub fn create(
     board: &Board,
     image: &Path,
     dir: &Path,
+    keys: &Path,
     find: impl Fn(&PackageFile) -> Result<PathBuf>,
 ) -> Result<()> {
     if dir.exists() {
         fs::remove_dir_all(dir).with_context(|| format!("removing {}", dir.display()))?;
     }
     fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
-    Firmware::make(board, image, dir, find)?;
+    Firmware::make(board, image, dir, keys, find)?;
     let making = dir.join("disk.making");
     let qemu_img = || Command::new("qemu-img", "qemu-utils");
     qemu_img()

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{bail, Context, Result};
 use base64::Engine;
-use bsp::board::{DiskBus, Qemu, TEST_PORT};
+use bsp::board::{Board, DiskBus, Qemu, SecureMachine, TEST_PORT};
 
 use super::{hardware, shell, MachineRequest};
 
@@ -22,6 +22,8 @@ pub fn command(request: &MachineRequest<'_>, scratch: &Path) -> Result<Command> 
         )
     })?;
     installed(&qemu.program)?;
+    let secure = secure(board)?;
+    let machine = secure.map_or(&qemu.machine, |secure| &secure.machine);
     // However this program ends, no virtual device outlives it.
     let mut command = Command::new("setpriv");
     command
@@ -37,9 +39,10 @@ pub fn command(request: &MachineRequest<'_>, scratch: &Path) -> Result<Command> 
     };
     command
         .args(["-nodefaults", "-display", "none", "-no-user-config"])
-        .args(["-machine", &qemu.machine, "-cpu", &qemu.cpu])
+        .args(["-machine", machine, "-cpu", &qemu.cpu])
         .args(["-m", &format!("{}M", qemu.memory_mib)])
         .args(&qemu.args)
+        .args(secure.iter().flat_map(|secure| &secure.args))
         .args(["-chardev", "stdio,id=console,signal=off"])
         .args(["-chardev", &socket("shell")])
         .args([
@@ -213,7 +216,11 @@ pub fn pflash(board: &bsp::board::Board, unit: usize) -> Result<Option<PathBuf>>
     let Some(qemu) = &board.qemu else {
         return Ok(None);
     };
-    let Some(alternatives) = qemu.pflash.get(unit) else {
+    let secure = secure(board)?.filter(|_| unit == 0);
+    let Some(alternatives) = secure
+        .map(|secure| &secure.code)
+        .or_else(|| qemu.pflash.get(unit))
+    else {
         return Ok(None);
     };
     match alternatives.iter().map(PathBuf::from).find(|p| p.exists()) {
@@ -225,6 +232,23 @@ pub fn pflash(board: &bsp::board::Board, unit: usize) -> Result<Option<PathBuf>>
             qemu.firmware_package.as_deref().unwrap_or("that brings them")
         ),
     }
+}
+
+/// What differs on a machine that starts what is signed with the product's keys.
+fn secure(board: &Board) -> Result<Option<&SecureMachine>> {
+    if board.own_grub().is_none() {
+        return Ok(None);
+    }
+    let found = board
+        .qemu
+        .as_ref()
+        .and_then(|qemu| qemu.secure_boot.as_ref());
+    found.map(Some).with_context(|| {
+        format!(
+            "board {} has no QEMU machine with Secure Boot (qemu.secure-boot in the board file)",
+            board.id
+        )
+    })
 }
 
 /// Fails unless `program` is in one of the directories of `PATH`.

@@ -22,6 +22,7 @@ use crate::progress::Progress;
 use crate::project::Project;
 use crate::qemu::Firmware;
 use crate::release::{self, Compression};
+use crate::secure_boot;
 use crate::serve::{self, tls, Running};
 
 /// Port that the devices under test reach the server at, unless told otherwise.
@@ -59,7 +60,7 @@ impl<'a> Bench<'a> {
             fs::remove_dir_all(dir).with_context(|| format!("clearing {}", dir.display()))?;
         }
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
-        let machine = project.board(board)?;
+        let machine = project.merged(&project.board(board)?).board;
         let url = stand_in::url(machine.qemu.as_ref(), port);
         let mut product = variant::under_test(project, &url);
         stand_in::lay_into(&mut product, &machine, &dir.join("stand-in"))?;
@@ -68,6 +69,9 @@ impl<'a> Bench<'a> {
             product,
         };
         make_keys(&site.keys_dir())?;
+        if machine.own_grub().is_some() {
+            secure_boot::make(&site.keys_dir(), &site.product.name)?;
+        }
         if project.lock_path().exists() {
             fs::copy(project.lock_path(), site.lock_path()).context("copying the lock")?;
         }
@@ -98,7 +102,7 @@ impl<'a> Bench<'a> {
             .arg(&disk)
             .arg(larger(&machine, raw)?.to_string())
             .run()?;
-        let firmware = Firmware::make(&machine, raw, dir, |file| {
+        let firmware = Firmware::make(&machine, raw, dir, &site.keys_dir(), |file| {
             pipeline::package_file(&site, board, file, cache, progress)
         })?;
         Ok(Self {

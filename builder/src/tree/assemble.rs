@@ -6,21 +6,24 @@ use super::agent::AgentFiles;
 use super::initramfs::Wanted;
 use super::{
     agent, clean, emergency, hostname, initramfs, integrity, kernel, layout, loader, overlay,
-    packages, ssh, storage, system, sysusers, units, users, Assembled, Tree,
+    packages, seal, ssh, storage, system, sysusers, units, users, Assembled, Tree,
 };
 use crate::cache::Cache;
 use crate::compose::BaseTar;
 use crate::lock::BoardLock;
 use crate::progress::Progress;
 use crate::project::Merged;
+use crate::secure_boot::Pair;
 
 /// Assembles the tree. The overlay comes after what the product's description says, so that a file of
-/// the product has the last word; only what is computed from the finished tree comes later.
+/// the product has the last word; only what is computed from the finished tree comes later. With `pair`, the db key,
+/// what starts is signed for Secure Boot.
 pub fn assemble(
     base: &BaseTar,
     merged: &Merged,
     lock: &BoardLock,
     agent_files: &AgentFiles,
+    pair: Option<&Pair>,
     cache: &Cache,
     progress: Progress,
 ) -> Result<Assembled> {
@@ -60,6 +63,10 @@ pub fn assemble(
         watchdog_max: merged.board.watchdog_max_seconds,
     };
     initramfs::add(&mut tree, &kernel_version, wanted)?;
+    if let Some(pair) = pair {
+        stage.note("signatures for Secure Boot");
+        seal::apply(&mut tree, &kernel_version, pair)?;
+    }
     stage.done(format_args!(
         "{} paths, kernel {kernel_version}",
         tree.iter().count()

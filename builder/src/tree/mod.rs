@@ -28,6 +28,7 @@ mod pattern;
 mod read;
 #[cfg(test)]
 mod sample;
+mod seal;
 mod ssh;
 mod storage;
 mod system;

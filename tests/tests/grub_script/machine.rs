@@ -83,6 +83,7 @@ impl Disk {
             root_fs_uuid: ROOT_UUID.into(),
             root_partition_number: root.number,
             consoles: vec!["console".into(), "serial".into()],
+            sealed: None,
         };
         let script = match self.reader {
             Reader::Grub => static_config(&places),

@@ -172,6 +172,7 @@ mod tests {
             root_fs_uuid: "060155e5-c228-85e9-ad57-bc21476ce294".into(),
             root_partition_number: 1,
             consoles: Vec::new(),
+            sealed: None,
         })
     }
 

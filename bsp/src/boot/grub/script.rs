@@ -1,11 +1,14 @@
 //! The static configuration: [`crate::boot::state::decide`] as a GRUB script.
 
-use super::{quote, GrubPlaces, MENU_LIMIT};
+use super::{quote, sealed, GrubPlaces, MENU_LIMIT};
 use crate::boot::state::MAX_TRIES;
 use crate::boot::{GOOD_PATH, STATE_PATH};
 
 /// The same rule as [`crate::boot::state::is_valid_id`]; longer ones cannot match an entry.
-const ID_PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
+pub(super) const ID_PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
+
+/// Function of the script: says why, and restarts the device.
+pub(super) const RESTART: &str = "treeline_restart";
 
 /// Seconds that a message stands on the screen before the device restarts.
 const MESSAGE_SECONDS: u32 = 10;
@@ -15,25 +18,48 @@ const MESSAGE_SECONDS: u32 = 10;
 /// Whatever it meets, the device boots something or restarts: it never waits for a person. A kernel
 /// that cannot be loaded during a trial restarts the device, so that the boot counts; otherwise every
 /// other entry is tried before that. Escape held down at the right moment shows the menu.
+///
+/// Sealed, it stands in the image of a GRUB that takes signed files only (see [`super::sealed`]).
 pub fn static_config(places: &GrubPlaces) -> String {
     [
-        HEAD.to_owned(),
+        head(places.sealed.is_some()),
         terminals(&places.consoles),
         find_root(places),
-        read_state(),
-        read_menu(),
-        first_entry(),
+        places.sealed.map(sealed::find_firmware).unwrap_or_default(),
+        read_state(load_env(places.sealed.is_some())),
+        if places.sealed.is_some() {
+            sealed::read_menu()
+        } else {
+            read_menu()
+        },
+        first_entry(load_env(places.sealed.is_some())),
         other_entry(),
         boot(),
     ]
     .join("\n")
 }
 
-const HEAD: &str = "\
-# Chooses the deployment to boot and counts the boots of one on trial. Never changes.
-set pager=0
-set firmware=\"$root\"
-";
+/// The firmware partition is where this file is; sealed, it is found later.
+fn head(sealed: bool) -> String {
+    let firmware = if sealed {
+        sealed::HEAD
+    } else {
+        "set firmware=\"$root\"\n"
+    };
+    format!(
+        "# Chooses the deployment to boot and counts the boots of one on trial. Never changes.\n\
+         set pager=0\n{firmware}"
+    )
+}
+
+/// The command that reads the boot state, which nobody signs.
+fn load_env(sealed: bool) -> &'static str {
+    if sealed {
+        "load_env --skip-sig"
+    } else {
+        "load_env"
+    }
+}
 
 /// A machine without a serial port keeps the firmware's console.
 fn terminals(consoles: &[String]) -> String {
@@ -76,14 +102,14 @@ fi
 
 /// Sets `good`, `trial`, `tries` and `state=1` if there is a state, and `known` to the identity that is
 /// worth returning to.
-fn read_state() -> String {
+fn read_state(load_env: &str) -> String {
     format!(
         "\
 # The spare record, then the state. What is torn or foreign counts as absent.
 set spare=
 unset treeline
 unset good
-if load_env -f \"($firmware)/{GOOD_PATH}\" treeline good; then
+if {load_env} -f \"($firmware)/{GOOD_PATH}\" treeline good; then
   if [ \"$treeline\" = 1 ]; then
     if regexp '{ID_PATTERN}' \"$good\"; then
       set spare=\"$good\"
@@ -95,7 +121,7 @@ unset treeline
 unset good
 unset trial
 unset tries
-if load_env -f \"($firmware)/{STATE_PATH}\" treeline good trial tries; then
+if {load_env} -f \"($firmware)/{STATE_PATH}\" treeline good trial tries; then
   if [ \"$treeline\" = 1 ]; then
     if regexp '{ID_PATTERN}' \"$good\"; then
       if regexp '^[0-{MAX_TRIES}]$' \"$tries\"; then
@@ -145,7 +171,7 @@ fi
 }
 
 /// The first two lines of the rule: the default entry is good, or on trial with boots left.
-fn first_entry() -> String {
+fn first_entry(load_env: &str) -> String {
     let mut count = String::new();
     for tries in 1..=MAX_TRIES {
         let word = if tries == 1 { "if" } else { "elif" };
@@ -170,7 +196,7 @@ if [ -n \"$state\" ]; then
       set tries=\"$left\"
       if save_env -f \"($firmware)/{STATE_PATH}\" tries; then
         unset tries
-        if load_env -f \"($firmware)/{STATE_PATH}\" tries; then
+        if {load_env} -f \"($firmware)/{STATE_PATH}\" tries; then
           if [ \"$tries\" = \"$left\" ]; then
             set choice=0
             set counted=1
@@ -238,7 +264,7 @@ if [ -n \"$counted\" ]; then
 else
   set fallback=\"$others $restart\"
 fi
-menuentry 'Restart' --id 'treeline-restart' {
+menuentry 'Restart' --unrestricted --id 'treeline-restart' {
   treeline_restart \"no deployment could be loaded\"
 }
 set default=\"$choice\"
@@ -260,7 +286,28 @@ mod tests {
             root_fs_uuid: "060155e5-c228-85e9-ad57-bc21476ce294".into(),
             root_partition_number: 2,
             consoles: consoles.iter().map(|name| (*name).into()).collect(),
+            sealed: None,
         }
+    }
+
+    #[test]
+    fn a_sealed_script_reads_no_script_that_nobody_signed() {
+        let sealed = GrubPlaces {
+            sealed: Some(1),
+            ..places(&["console", "serial"])
+        };
+        let text = static_config(&sealed);
+        script_check(&text).unwrap();
+        for line in text.lines().map(str::trim) {
+            let sources = line.starts_with("source") || line.starts_with("configfile");
+            assert!(
+                !sources || line.contains(sealed::BOOT_SCRIPT_PATH),
+                "{line}"
+            );
+            assert!(!line.contains("load_env -f"), "{line}");
+        }
+        assert!(!text.contains("set firmware=\"$root\""));
+        assert_eq!(text.matches("menuentry").count(), MENU_LIMIT + 1);
     }
 
     /// What the script does is proven by a real GRUB in `tests/tests/grub_script.rs`.

@@ -103,6 +103,13 @@ fn board_sections(report: &mut Report<'_>, product: &Product, dir: &Path, boards
             report.add(at!["board", id], format!("there is no board `{id}`"), hint);
             continue;
         }
+        if let (Some(whose), Some(board)) = (section.secure_boot, known.first()) {
+            let mut board = board.clone();
+            board.boot.secure_boot = whose;
+            if let Err(problem) = board.check_secure_boot() {
+                report.add(at!["board", id, "secure-boot"], problem, "");
+            }
+        }
         content::additions(
             report,
             at!["board", id],
