@@ -5,6 +5,7 @@
 mod check;
 mod core;
 mod disk;
+pub(crate) mod efi_loader;
 mod extends;
 mod load;
 mod qemu;
@@ -17,6 +18,7 @@ mod uuid;
 
 pub use core::{Core, CoreTarget};
 pub use disk::{Disk, Magic, Partition, RawArea, Role, Table, ERASE_BLOCK};
+pub use efi_loader::EfiLoader;
 pub use extends::{BoardFile, Find};
 pub use load::{builtin, from_toml, from_toml_beside, list, BoardError};
 pub use qemu::{DiskBus, Qemu, SecureMachine, TEST_PORT};
@@ -72,6 +74,9 @@ pub struct Board {
     /// Files of the firmware partition and where each comes from.
     #[serde(default)]
     pub firmware: Vec<FirmwareFile>,
+    /// How devices replace the programs that UEFI firmware starts; without it they never do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub efi_loader: Option<EfiLoader>,
     /// The QEMU machine that runs it, if there is one.
     #[serde(default)]
     pub qemu: Option<Qemu>,

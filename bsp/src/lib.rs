@@ -12,6 +12,8 @@ pub mod boot;
 pub mod device;
 #[cfg(feature = "host")]
 pub mod disk;
+pub mod efi;
 pub mod fat;
+pub mod fat_files;
 pub mod first_boot;
 pub mod loader;

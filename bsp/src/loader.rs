@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::board::{Magic, Medium, RawArea, UpdateWay, RECORD_BYTES};
+use crate::efi::EfiSet;
 
 /// The manifest, in the tree.
 pub const MANIFEST_PATH: &str = "usr/lib/device-agent/loader.toml";
@@ -30,8 +31,11 @@ pub struct Manifest {
     /// Format number.
     format: u32,
     /// Each file of the boot loader that has an edition.
-    #[serde(default, rename = "blob")]
+    #[serde(default, rename = "blob", skip_serializing_if = "Vec::is_empty")]
     pub blobs: Vec<Blob>,
+    /// The programs that UEFI firmware starts, if devices replace them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub efi: Option<EfiSet>,
 }
 
 /// A file of the boot loader that has an edition. It stands in the tree as `<BLOB_DIR>/<name>` if there is a
@@ -69,6 +73,9 @@ pub enum ManifestError {
     /// Written by a newer builder.
     #[error("it has format {0}, this agent reads format {FORMAT}")]
     Format(u32),
+    /// What it says of UEFI's programs makes no sense.
+    #[error("the programs for UEFI: {0}")]
+    Efi(&'static str),
     /// It makes no sense.
     #[error("\"{name}\": {problem}")]
     Blob {
@@ -81,10 +88,11 @@ pub enum ManifestError {
 
 impl Manifest {
     /// The manifest of these.
-    pub fn new(blobs: Vec<Blob>) -> Self {
+    pub fn new(blobs: Vec<Blob>, efi: Option<EfiSet>) -> Self {
         Self {
             format: FORMAT,
             blobs,
+            efi,
         }
     }
 
@@ -110,6 +118,8 @@ impl Manifest {
                 problem,
             })?;
         }
+        let efi = manifest.efi.as_ref().map_or(Ok(()), EfiSet::check);
+        efi.map_err(ManifestError::Efi)?;
         Ok(manifest)
     }
 }
@@ -296,7 +306,7 @@ mod tests {
             blob.path().as_deref(),
             Some("usr/lib/device-agent/loader/mlo")
         );
-        let manifest = Manifest::new(vec![blob]);
+        let manifest = Manifest::new(vec![blob], None);
         let text = manifest.render().unwrap();
         assert_eq!(Manifest::parse(&text).unwrap(), manifest);
         assert_eq!(Manifest::parse("format = 1\n").unwrap().blobs, []);
@@ -307,7 +317,7 @@ mod tests {
 
     #[test]
     fn manifests_that_make_no_sense_are_refused() {
-        let good = Manifest::new(vec![Blob::of(&area(), &content(1000)).unwrap()]);
+        let good = Manifest::new(vec![Blob::of(&area(), &content(1000)).unwrap()], None);
         let said = |change: fn(&mut Blob)| {
             let mut bad = good.clone();
             change(&mut bad.blobs[0]);

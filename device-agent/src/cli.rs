@@ -84,7 +84,11 @@ enum Command {
     /// Check every file of the running deployment against its checksum. Changes nothing; reads everything.
     Verify,
     /// Replace boot loaders that are older than what the running, confirmed deployment brings.
-    UpdateLoader,
+    UpdateLoader {
+        /// Try one that was tried on this device before and did not start.
+        #[arg(long)]
+        again: bool,
+    },
     /// Stay resident: check now and then, install if the configuration says so. Instead of the timer.
     Run {
         /// Time between two checks (s, min, h, d), at random up to a quarter longer.
@@ -261,9 +265,9 @@ fn run(cli: Cli) -> Result<Answer> {
             let _lock = lock("reject")?;
             reject(&device, !no_reboot)
         }
-        Command::UpdateLoader => {
+        Command::UpdateLoader { again } => {
             let _lock = lock("update-loader")?;
-            update_loader(&device)
+            update_loader(&device, again)
         }
         Command::Auto => {
             let _lock = lock("auto")?;

@@ -5,6 +5,7 @@
 //! a moment in which no whole copy would be started.
 
 mod copies;
+mod efi;
 mod emmc;
 #[cfg(test)]
 mod tests;
@@ -35,10 +36,10 @@ pub struct Standing {
     pub installed: Option<u32>,
     /// Edition of the other copy, if that is whole.
     pub kept: Option<u32>,
-    /// The way to replace it: `two-places`, `emmc-boot` or `none`.
+    /// The way to replace it: `two-places`, `emmc-boot`, `efi` or `none`.
     pub update: &'static str,
-    /// `current`, `outdated`, `no-safe-way` (what is on the disk is not what is offered, and nothing may be
-    /// done about it) or `unknown`.
+    /// `current`, `outdated`, `armed` (tried at the next boot), `failed` (was tried and did not start),
+    /// `no-safe-way` (what is on the disk is not what is offered, and nothing may be done about it) or `unknown`.
     pub state: &'static str,
     /// Why it is unknown.
     pub error: Option<String>,
@@ -56,6 +57,10 @@ impl Standing {
             ("outdated", None, _) => format!(
                 "{name} without a record of its edition; edition {offered} is here, `device-agent update-loader` installs it"
             ),
+            ("armed", _, _) => format!("{name}: edition {offered} is tried at the next boot"),
+            ("failed", _, _) => format!(
+                "{name}: edition {offered} was tried and did not start; `device-agent update-loader --again` tries it once more"
+            ),
             ("no-safe-way", _, _) => {
                 format!("{name} is not edition {offered}; this board has no safe way to replace it")
             }
@@ -72,27 +77,33 @@ pub struct Replaced {
     pub name: String,
     /// Edition before, if it was known.
     pub from: Option<u32>,
-    /// Edition now.
+    /// Edition now, or at the next boot.
     pub to: u32,
+    /// `installed` (started from the next boot on), `tried-next` (tried at the next boot, once) or `kept` (has
+    /// started this system, and is started from now on).
+    pub state: &'static str,
 }
 
-/// The boot loaders that the running deployment brings; none if it has no manifest.
-fn manifest(device: &Device) -> Result<Vec<Blob>> {
+/// What the running deployment brings; nothing if it has no manifest.
+fn manifest(device: &Device) -> Result<Manifest> {
     let path = device.paths.at(MANIFEST_PATH);
     let reading = || format!("reading {}", path.display());
     match std::fs::read_to_string(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        text => {
-            let manifest = Manifest::parse(&text.with_context(reading)?);
-            Ok(manifest.with_context(reading)?.blobs)
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(Manifest::new(Vec::new(), None))
         }
+        text => Manifest::parse(&text.with_context(reading)?).with_context(reading),
     }
 }
 
 /// How every boot loader stands. What cannot be read is unknown.
 pub fn look(device: &Device) -> Vec<Standing> {
-    let blobs = manifest(device).unwrap_or_default();
-    blobs.iter().map(|blob| standing(device, blob)).collect()
+    let Ok(manifest) = manifest(device) else {
+        return Vec::new();
+    };
+    let blobs = manifest.blobs.iter().map(|blob| standing(device, blob));
+    let efi = manifest.efi.iter().map(|set| efi::look(device, set));
+    blobs.chain(efi).collect()
 }
 
 fn standing(device: &Device, blob: &Blob) -> Standing {
@@ -141,11 +152,11 @@ fn is_denied(error: &anyhow::Error) -> bool {
 }
 
 /// Replaces what is older than what the running deployment brings. What has no safe way is refused, after the
-/// others are done.
-pub fn update(device: &Device, say: &dyn Fn(&str)) -> Result<Vec<Replaced>> {
+/// others are done. `again` tries what was tried before and did not start.
+pub fn update(device: &Device, again: bool, say: &dyn Fn(&str)) -> Result<Vec<Replaced>> {
     let store = device.store()?;
     allow(&device.situation(store.as_ref())?)?;
-    update_all(device, say)
+    update_all(device, again, say)
 }
 
 /// A deployment on trial may be the wrong one; one that waits may bring another boot loader.
@@ -161,10 +172,11 @@ fn allow(situation: &Situation) -> Result<()> {
     .into())
 }
 
-fn update_all(device: &Device, say: &dyn Fn(&str)) -> Result<Vec<Replaced>> {
+fn update_all(device: &Device, again: bool, say: &dyn Fn(&str)) -> Result<Vec<Replaced>> {
     let mut replaced = Vec::new();
     let mut refused = Vec::new();
-    for blob in manifest(device)? {
+    let manifest = manifest(device)?;
+    for blob in manifest.blobs {
         if blob.update == UpdateWay::None {
             if !fixed(device, &blob)? {
                 refused.push(blob);
@@ -173,6 +185,10 @@ fn update_all(device: &Device, say: &dyn Fn(&str)) -> Result<Vec<Replaced>> {
         }
         let doing = format!("replacing the boot loader \"{}\"", blob.name);
         replaced.extend(replace(device, &blob, say).context(doing)?);
+    }
+    if let Some(set) = &manifest.efi {
+        let doing = "replacing the programs that UEFI firmware starts";
+        replaced.extend(efi::update(device, set, again, say).context(doing)?);
     }
     match refused.first() {
         None => Ok(replaced),
@@ -208,6 +224,7 @@ fn replace(device: &Device, blob: &Blob, say: &dyn Fn(&str)) -> Result<Option<Re
         name: blob.name.clone(),
         from: found.edition(),
         to: blob.edition,
+        state: "installed",
     }))
 }
 

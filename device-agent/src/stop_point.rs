@@ -7,7 +7,7 @@
 pub const ENV: &str = "DEVICE_AGENT_STOP_AT";
 
 /// Every place, with what has and has not happened there.
-pub const ALL: [(&str, &str); 10] = [
+pub const ALL: [(&str, &str); 13] = [
     (
         "first-boot-applied",
         "the first-boot settings have taken effect; their file is not wiped",
@@ -44,6 +44,18 @@ pub const ALL: [(&str, &str); 10] = [
     (
         "rejected",
         "the trial was given up and the state says so; the device has not rebooted",
+    ),
+    (
+        "loader-written",
+        "the new programs for UEFI are on the firmware partition; firmware knows nothing of them",
+    ),
+    (
+        "loader-armed",
+        "firmware tries the new programs at the next boot; the device has not rebooted",
+    ),
+    (
+        "loader-tried",
+        "the new programs have started this system; firmware's list still has the old ones first",
     ),
 ];
 

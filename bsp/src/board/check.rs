@@ -71,6 +71,7 @@ pub(super) fn check(board: &Board, file: &Path) -> Checked {
         check_device_trees(trees)?;
     }
     check_firmware(board)?;
+    super::efi_loader::check(board)?;
     super::core::check(board)?;
     super::reader::check(board)?;
     board.check_secure_boot()?;

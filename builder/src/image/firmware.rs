@@ -9,6 +9,7 @@ use bsp::boot::uboot::{self, DeviceTree, ScriptPlaces};
 use bsp::boot::{grubenv, GOOD_PATH, STATE_PATH};
 use bsp::disk::{Layout, PlacedPartition};
 
+use super::efi_files;
 use super::sources::Sources;
 
 /// Path on the partition and content of every file; `id` is the identity of the first deployment.
@@ -29,6 +30,7 @@ pub fn files(
             .with_context(|| format!("making {} of the firmware partition", file.path))?;
         files.push((file.path.clone(), content));
     }
+    files.extend(efi_files::records(board, layout, sources)?);
     let root = layout
         .partition(Role::Root)
         .context("making the firmware partition: the board has no root partition")?;

@@ -9,6 +9,7 @@ pub mod bmap;
 mod boot_only;
 pub(crate) mod core_image;
 mod efi_grub;
+pub(crate) mod efi_files;
 mod emmc_boot;
 mod ext4_map;
 mod fat_map;

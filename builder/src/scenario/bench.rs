@@ -126,9 +126,31 @@ impl<'a> Bench<'a> {
         }
         let overlay = self.dir.join("variants").join(format!("{offer:?}"));
         let product = variant::variant(&self.project.product, offer, &self.board.id, &overlay)?;
-        let commit = self.commit(&product)?;
+        let commit = match offer {
+            Offer::NewLoader | Offer::BrokenLoader => self.commit_with_loader(&product, offer)?,
+            _ => self.commit(&product)?,
+        };
         self.publish(&product, &commit, &self.project.repo_dir(), &updates)?;
         Ok(updates)
+    }
+
+    /// The same with a board file that brings another boot loader; the board is as it was afterwards.
+    fn commit_with_loader(
+        &self,
+        product: &crate::manifest::Product,
+        offer: Offer,
+    ) -> Result<String> {
+        let dir = self.dir.join("boards");
+        let file = dir.join(format!("{}.toml", self.board.id));
+        let before = fs::read(&file).ok();
+        super::loader::board_file(&self.board, offer, &dir)?;
+        let commit = self.commit(product);
+        match before {
+            Some(text) => fs::write(&file, text),
+            None => fs::remove_file(&file),
+        }
+        .with_context(|| format!("putting {} back", file.display()))?;
+        commit
     }
 
     fn commit(&self, product: &crate::manifest::Product) -> Result<String> {

@@ -6,6 +6,7 @@
 pub mod bench;
 mod boot_state;
 pub mod device;
+mod loader;
 pub mod measure;
 pub mod play;
 pub mod report;

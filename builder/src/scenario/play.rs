@@ -8,9 +8,9 @@ use anyhow::{bail, ensure, Context, Result};
 use super::bench::Bench;
 use super::boot_state::{spoil, Spoiled};
 use super::device::{Device, BOOT, COMMAND, KERNEL, TRIAL, UPGRADE};
-use super::stand_in;
 use super::table::{Expect, Fault, Scenario};
 use super::variant::{NEW_VERSION, OLD_VERSION};
+use super::{loader, stand_in};
 use crate::qemu::{Firmware, Machine, MachineRequest};
 use crate::serve::fault::{Fault as ServerFault, Times};
 use crate::serve::Running;
@@ -239,6 +239,11 @@ impl Play<'_> {
                 device.machine.sh_start("systemctl reboot")?;
                 device.wait_confirmed(NEW_VERSION, from, TRIAL)?;
             }
+            Fault::Loader(what) => {
+                update(&mut device, "")?;
+                device.must_run(NEW_VERSION)?;
+                device = loader::play(device, what, &|device| self.power_cycle(device))?;
+            }
             other => bail!("{other:?} cannot end in an update"),
         }
         device.must_run(NEW_VERSION).map(drop)
@@ -376,7 +381,7 @@ fn stop_at(device: &mut Device, point: &str) -> Result<()> {
 }
 
 /// Reboots in good order and waits for the test shell.
-fn reboot(device: &mut Device) -> Result<()> {
+pub(super) fn reboot(device: &mut Device) -> Result<()> {
     let from = device.machine.console.position();
     device.machine.sh_start("systemctl reboot")?;
     device.machine.console.wait_for(WELCOME, from, BOOT)?;

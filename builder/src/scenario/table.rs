@@ -24,7 +24,13 @@ impl Scenario {
     /// Why QEMU's machine of `board` cannot play it; `None`: it can.
     pub fn unplayable(&self, board: &Board) -> Option<&'static str> {
         let network = board.qemu.as_ref().is_some_and(|q| q.network);
-        (self.fault == Fault::ServerGone && !network).then_some("this board has no network in QEMU")
+        match self.fault {
+            Fault::ServerGone if !network => Some("this board has no network in QEMU"),
+            Fault::Loader(_) if board.efi_loader.is_none() => {
+                Some("this board's firmware has no list of programs to try")
+            }
+            _ => None,
+        }
     }
 }
 
@@ -45,6 +51,10 @@ pub enum Offer {
     HealthFalse,
     /// A runaway real-time task starves the whole system soon after boot: only the watchdog helps.
     Hang,
+    /// A good one with a newer edition of the programs for UEFI.
+    NewLoader,
+    /// The same, and what shim starts is no program.
+    BrokenLoader,
 }
 
 /// What goes wrong besides the release itself.
@@ -86,6 +96,19 @@ pub enum Fault {
     SecondAgent,
     /// A confirmed device is power cycled again and again.
     PowerCycles,
+    /// The programs for UEFI are replaced after the update.
+    Loader(LoaderPlay),
+}
+
+/// How the replacement of a boot loader goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoaderPlay {
+    /// To its end.
+    Whole,
+    /// The power is cut at every step.
+    Cut,
+    /// The new one does not start.
+    Broken,
 }
 
 /// What must hold in the end.
@@ -353,6 +376,30 @@ pub const SCENARIOS: &[Scenario] = &[
         false,
         "the agent's own state directory is lost: nothing else is",
     ),
+    scenario(
+        "loader-update",
+        Offer::NewLoader,
+        Fault::Loader(LoaderPlay::Whole),
+        Expect::Updated,
+        false,
+        "new programs for UEFI are tried by the firmware, and kept",
+    ),
+    scenario(
+        "loader-power-cut",
+        Offer::NewLoader,
+        Fault::Loader(LoaderPlay::Cut),
+        Expect::Updated,
+        false,
+        "the power is cut at every step of replacing the programs for UEFI",
+    ),
+    scenario(
+        "loader-broken",
+        Offer::BrokenLoader,
+        Fault::Loader(LoaderPlay::Broken),
+        Expect::Updated,
+        false,
+        "new programs for UEFI do not start: the firmware goes back to the old ones",
+    ),
 ];
 
 /// The scenarios that a list of names asks for; an empty list means all (or the quick ones).
@@ -390,7 +437,7 @@ mod tests {
         assert!(select(&["nonsense".into()], false)
             .unwrap_err()
             .contains("good-update"));
-        for (id, count) in [("rpi4", 1), ("x86_64-uefi", 0)] {
+        for (id, count) in [("rpi4", 4), ("x86_64-bios", 3), ("x86_64-uefi", 0)] {
             let board = bsp::board::builtin(id).unwrap();
             let not = SCENARIOS.iter().filter(|s| s.unplayable(&board).is_some());
             assert_eq!(not.count(), count, "{id}");

@@ -71,7 +71,8 @@ pub fn variant(product: &Product, offer: Offer, board: &str, dir: &Path) -> Resu
     let mut rules = Vec::new();
     let payload = noise(PAYLOAD_BYTES);
     match offer {
-        Offer::Good => {}
+        // The board file makes the difference.
+        Offer::Good | Offer::NewLoader | Offer::BrokenLoader => {}
         Offer::KernelPanic => product
             .kernel_args
             .extend(["rdinit=/nonexistent".into(), "root=/dev/nonexistent".into()]),

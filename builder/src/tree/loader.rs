@@ -31,7 +31,7 @@ pub fn apply(
 }
 
 fn has_edition(board: &Board) -> bool {
-    board.disk.raw.iter().any(|area| area.edition > 0)
+    board.disk.raw.iter().any(|area| area.edition > 0) || board.efi_loader.is_some()
 }
 
 fn place(
@@ -57,7 +57,13 @@ fn place(
         }
         blobs.push(blob);
     }
-    let manifest = Manifest::new(blobs)
+    let efi = sources.efi_set(&merged.board)?;
+    if let Some((set, files)) = &efi {
+        for (file, content) in set.files.iter().zip(files) {
+            tree.insert(&file.tree_path(), Node::file(content.clone(), 0o644))?;
+        }
+    }
+    let manifest = Manifest::new(blobs, efi.map(|(set, _)| set))
         .render()
         .context("writing the manifest of the boot loaders")?;
     tree.insert(MANIFEST_PATH, Node::file(manifest, 0o644))
@@ -131,6 +137,36 @@ mod tests {
     }
 
     #[test]
+    fn programs_for_uefi_travel_together() {
+        let mut merged = merged();
+        merged.board = bsp::board::builtin("x86_64-uefi").unwrap();
+        merged.board.efi_loader = Some(bsp::board::EfiLoader { edition: 3 });
+        let dir = tempfile::tempdir().unwrap();
+        let mut unpacked = Vec::new();
+        for file in &merged.board.firmware {
+            let (package, name) = (file.package.clone().unwrap(), file.file.as_ref().unwrap());
+            let root = dir.path().join(&package);
+            let path = root.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, &file.path).unwrap();
+            unpacked.push((package, root));
+        }
+        let mut tree = Tree::new();
+        place(&mut tree, &merged, &BoardLock::default(), &unpacked).unwrap();
+        let manifest = Manifest::parse(&tree.read_text(MANIFEST_PATH).unwrap()).unwrap();
+        let set = manifest.efi.unwrap();
+        assert_eq!(
+            (set.edition, set.files.len(), manifest.blobs.len()),
+            (3, 3, 0)
+        );
+        for file in &set.files {
+            let content = tree.read(&file.tree_path()).unwrap();
+            assert_eq!(content, format!("EFI/BOOT/{}", file.name).as_bytes());
+            assert!(file.is(&content));
+        }
+    }
+
+    #[test]
     fn most_boards_have_none() {
         let boards = bsp::board::list();
         let with = boards
@@ -140,10 +176,13 @@ mod tests {
         assert_eq!(
             with,
             [
+                &"aarch64-uefi",
                 &"am57xx-idk",
                 &"beagleboard-x15",
                 &"beaglebone",
-                &"beaglebone-ai"
+                &"beaglebone-ai",
+                &"x86_64",
+                &"x86_64-uefi"
             ]
         );
     }

@@ -166,17 +166,19 @@ pub(super) async fn auto(device: &Device) -> Result<Answer> {
     }
 }
 
-pub(super) fn update_loader(device: &Device) -> Result<Answer> {
-    let replaced = loader::update(device, &say)?;
+pub(super) fn update_loader(device: &Device, again: bool) -> Result<Answer> {
+    let replaced = loader::update(device, again, &say)?;
     let text = match replaced.len() {
         0 => "no boot loader is older than what this version brings\n".to_string(),
         _ => replaced
             .iter()
             .map(|loader| {
-                format!(
-                    "{} is edition {} now; it is started at the next boot\n",
-                    loader.name, loader.to
-                )
+                let what = match loader.state {
+                    "tried-next" => "is there; firmware tries it at the next boot, once",
+                    "kept" => "has started this system; it is started from now on",
+                    _ => "is installed; it is started at the next boot",
+                };
+                format!("{} edition {} {what}\n", loader.name, loader.to)
             })
             .collect(),
     };

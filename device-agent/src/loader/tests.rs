@@ -356,7 +356,7 @@ impl World {
                 std::fs::write(at(&path), file(blob.edition)).unwrap();
             }
         }
-        let text = Manifest::new(blobs.to_vec()).render().unwrap();
+        let text = Manifest::new(blobs.to_vec(), None).render().unwrap();
         std::fs::write(at(MANIFEST_PATH), text).unwrap();
         world
     }
@@ -418,12 +418,12 @@ fn a_device_replaces_what_is_older_once() {
     assert_eq!(state(&device), (Some(1), None, "outdated"));
     let said = look(&device)[0].people();
     assert!(said.contains("mlo edition 1; edition 2 is here"), "{said}");
-    let replaced = update_all(&device, &quiet).unwrap();
+    let replaced = update_all(&device, false, &quiet).unwrap();
     assert_eq!((replaced[0].from, replaced[0].to), (Some(1), 2));
     assert_eq!(boot_rom(&world.read("dev/mmcblk0")), Some(2));
     assert_eq!(state(&device), (Some(2), Some(1), "current"));
     let before = world.read("dev/mmcblk0");
-    assert_eq!(update_all(&device, &quiet).unwrap(), []);
+    assert_eq!(update_all(&device, false, &quiet).unwrap(), []);
     assert!(world.read("dev/mmcblk0") == before);
 }
 
@@ -436,17 +436,17 @@ fn an_edition_never_goes_down_and_a_false_file_is_not_installed() {
         .path()
         .join(blob(2, UpdateWay::TwoPlaces).path().unwrap());
     std::fs::write(&path, file(3)).unwrap();
-    let error = update_all(&device, &quiet).unwrap_err();
+    let error = update_all(&device, false, &quiet).unwrap_err();
     assert_eq!(kind_of(&error), Kind::Trust, "{error:#}");
     assert_eq!(boot_rom(&world.read("dev/mmcblk0")), Some(1));
     std::fs::write(&path, file(2)).unwrap();
-    update_all(&device, &quiet).unwrap();
+    update_all(&device, false, &quiet).unwrap();
     // An older version of the product after that.
-    let old = Manifest::new(vec![blob(1, UpdateWay::TwoPlaces)])
+    let old = Manifest::new(vec![blob(1, UpdateWay::TwoPlaces)], None)
         .render()
         .unwrap();
     std::fs::write(world.root.path().join(MANIFEST_PATH), old).unwrap();
-    assert_eq!(update_all(&device, &quiet).unwrap(), []);
+    assert_eq!(update_all(&device, false, &quiet).unwrap(), []);
     assert_eq!(state(&device), (Some(2), Some(1), "current"));
 }
 
@@ -455,14 +455,14 @@ fn without_a_safe_way_it_is_refused_unless_it_is_there() {
     let world = World::new(&[blob(1, UpdateWay::None)]);
     let device = world.device();
     assert_eq!(state(&device), (Some(1), None, "current"));
-    assert_eq!(update_all(&device, &quiet).unwrap(), []);
+    assert_eq!(update_all(&device, false, &quiet).unwrap(), []);
     // The others are done all the same.
     let mut other = blob(2, UpdateWay::None);
     other.name = "u-boot".into();
     let world = World::new(&[other, blob(2, UpdateWay::TwoPlaces)]);
     let device = world.device();
     assert_eq!(state(&device), (None, None, "no-safe-way"));
-    let error = update_all(&device, &quiet).unwrap_err();
+    let error = update_all(&device, false, &quiet).unwrap_err();
     assert_eq!(kind_of(&error), Kind::Refused);
     assert!(
         error
@@ -494,7 +494,7 @@ fn only_a_confirmed_deployment_replaces_anything() {
     // And nobody gets past it: without a boot state nothing is written.
     let world = World::new(&[blob(2, UpdateWay::TwoPlaces)]);
     let before = world.read("dev/mmcblk0");
-    update(&world.device(), &quiet).unwrap_err();
+    update(&world.device(), false, &quiet).unwrap_err();
     assert!(world.read("dev/mmcblk0") == before);
 }
 
@@ -507,7 +507,7 @@ fn an_emmc_is_switched_by_its_register_and_locked_again() {
     // The first boot partition, with acknowledgement.
     let register = world.mmc("48");
     assert_eq!(state(&device), (None, None, "outdated"));
-    let replaced = update_all(&device, &quiet).unwrap();
+    let replaced = update_all(&device, false, &quiet).unwrap();
     assert_eq!((replaced[0].from, replaced[0].to), (None, 2));
     let asked = std::fs::read_to_string(register.with_extension("asked")).unwrap();
     assert_eq!(asked, "2-1");
@@ -520,7 +520,7 @@ fn an_emmc_is_switched_by_its_register_and_locked_again() {
         );
     }
     assert_eq!(state(&device), (Some(2), None, "current"));
-    assert_eq!(update_all(&device, &quiet).unwrap(), []);
+    assert_eq!(update_all(&device, false, &quiet).unwrap(), []);
     // The user area, or nothing at all.
     for elsewhere in ["38", "00"] {
         std::fs::write(&register, elsewhere).unwrap();
@@ -546,12 +546,15 @@ fn a_disk_that_is_too_small_or_started_from_elsewhere_is_told() {
     let said = look(&world.device()).remove(0).error.unwrap();
     assert!(said.contains("neither of its places"), "{said}");
     std::fs::write(&disk, vec![0; 16 << 10]).unwrap();
-    let said = format!("{:#}", update_all(&world.device(), &quiet).unwrap_err());
+    let said = format!(
+        "{:#}",
+        update_all(&world.device(), false, &quiet).unwrap_err()
+    );
     assert!(said.contains("would end at 20480"), "{said}");
     let named = emmc::boot_partition(Path::new("/dev/sda"), 0).unwrap_err();
     assert!(named.to_string().contains("is not an eMMC"), "{named}");
     // A version without any is nothing special.
     std::fs::remove_file(world.root.path().join(MANIFEST_PATH)).unwrap();
     assert_eq!(look(&world.device()), []);
-    assert_eq!(update_all(&world.device(), &quiet).unwrap(), []);
+    assert_eq!(update_all(&world.device(), false, &quiet).unwrap(), []);
 }
