@@ -64,8 +64,7 @@ pub fn records(
     let empty = EfiSet::default();
     let mut files = Vec::new();
     for (dir, set) in DIRS.iter().zip([&set, &empty, &empty]) {
-        let text = set.render().context("writing the record of EFI/BOOT")?;
-        files.push((format!("{dir}/{RECORD}"), text.into_bytes()));
+        files.push((format!("{dir}/{RECORD}"), set.render().into_bytes()));
     }
     Ok(files)
 }

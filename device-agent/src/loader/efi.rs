@@ -48,17 +48,16 @@ struct Tried {
 
 impl Tried {
     /// Whether it is about this set.
-    fn is_about(&self, wanted: &EfiSet) -> Result<bool> {
-        Ok(self.sha256 == identity(wanted)?)
+    fn is_about(&self, wanted: &EfiSet) -> bool {
+        self.sha256 == identity(wanted)
     }
 }
 
 /// How often a set is tried: the power may go while it is, or before what it has started says so.
 const TRIES: u32 = 3;
 
-fn identity(set: &EfiSet) -> Result<String> {
-    let text = set.render().context("writing the record")?;
-    Ok(hex::encode(Sha256::digest(text)))
+fn identity(set: &EfiSet) -> String {
+    hex::encode(Sha256::digest(set.render()))
 }
 
 /// Where a device's programs are, and what decides between them.
@@ -162,7 +161,7 @@ impl Machine<'_> {
         }
         let mut times = 0;
         if let Some(tried) = remembered {
-            if tried.is_about(wanted)? {
+            if tried.is_about(wanted) {
                 match tried.times {
                     _ if tried.boot == boot => return Ok(Outcome::Waits),
                     TRIES.. => return Ok(Outcome::Failed),
@@ -186,7 +185,7 @@ impl Machine<'_> {
         self.list.try_next(number)?;
         // After that: what was never tried must not count as tried.
         remember(&Tried {
-            sha256: identity(wanted)?,
+            sha256: identity(wanted),
             boot: boot.into(),
             times: times + 1,
         })?;
@@ -207,13 +206,11 @@ impl Machine<'_> {
                 format!("writing {dir}/{name} on the firmware partition; a device that was flashed before this way existed has no such directory")
             })
         };
-        let none = EfiSet::default().render().context("writing the record")?;
-        put(RECORD, none.as_bytes())?;
+        put(RECORD, EfiSet::default().render().as_bytes())?;
         for file in &set.files {
             put(&file.name, &content(file)?)?;
         }
-        let text = set.render().context("writing the record")?;
-        put(RECORD, text.as_bytes())?;
+        put(RECORD, set.render().as_bytes())?;
         ensure!(
             self.held(slot)?.as_ref() == Some(set),
             "reading {dir} back gave something else than what was written; the old boot loader stays"
@@ -334,7 +331,7 @@ pub(super) fn look(device: &Device, wanted: &EfiSet) -> Standing {
             standing.installed = installed;
             standing.kept = kept;
             let tried: Option<Tried> = record::read_json(&tried_file(&device.paths));
-            let tried = tried.filter(|tried| tried.is_about(wanted).unwrap_or(false));
+            let tried = tried.filter(|tried| tried.is_about(wanted));
             standing.state = match tried {
                 _ if installed.is_some_and(|edition| edition >= wanted.edition) => "current",
                 Some(tried) if boot_id(device).is_ok_and(|boot| boot == tried.boot) => "armed",

@@ -149,7 +149,7 @@ impl World {
         }
         let records = [set(1), EfiSet::default(), EfiSet::default()];
         for (dir, set) in DIRS.iter().zip(records) {
-            let text = set.render().unwrap();
+            let text = set.render();
             fat_files::replace(&mut medium, &format!("{dir}/{RECORD}"), text.as_bytes()).unwrap();
         }
         let power = Power::default();
