@@ -94,7 +94,9 @@ fn locate<T: Read + Seek>(
     paths: &[&str],
 ) -> Result<Vec<Vec<Sector>>, FatError> {
     let options = fatfs::FsOptions::new().update_accessed_date(false);
-    let fs = fatfs::FileSystem::new(recorder, options).map_err(FatError::Unreadable)?;
+    // One type for all that is read and written: the device carries the file system's code once.
+    let medium: Box<dyn fatfs::ReadWriteSeek + '_> = Box::new(recorder);
+    let fs = fatfs::FileSystem::new(medium, options).map_err(FatError::Unreadable)?;
     let mut all = Vec::new();
     for path in paths {
         let error = |source| FatError::File {

@@ -50,7 +50,7 @@ impl Medium for BlockDevice {
 /// The medium cannot be read, or holds no FAT file system.
 pub fn read(medium: &dyn Medium, path: &str, most: u64) -> io::Result<Option<Vec<u8>>> {
     let staged = Staged::new(medium)?;
-    let fs = fatfs::FileSystem::new(staged, options())?;
+    let fs = open(staged)?;
     let root = fs.root_dir();
     let file = match root.open_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -74,7 +74,7 @@ pub fn replace(medium: &mut dyn Medium, path: &str, content: &[u8]) -> io::Resul
     let staged = Staged::new(&*medium)?;
     let dirty = Rc::clone(&staged.dirty);
     {
-        let fs = fatfs::FileSystem::new(staged, options())?;
+        let fs = open(staged)?;
         {
             let root = fs.root_dir();
             match root.remove(path) {
@@ -96,8 +96,12 @@ pub fn replace(medium: &mut dyn Medium, path: &str, content: &[u8]) -> io::Resul
     write_changed(medium, &tables)
 }
 
-fn options() -> fatfs::FsOptions {
-    fatfs::FsOptions::new().update_accessed_date(false)
+/// One type for all that is read and written: the device carries the file system's code once.
+type FileSystem<'a> = fatfs::FileSystem<Box<dyn fatfs::ReadWriteSeek + 'a>>;
+
+fn open(staged: Staged<'_>) -> io::Result<FileSystem<'_>> {
+    let options = fatfs::FsOptions::new().update_accessed_date(false);
+    fatfs::FileSystem::new(Box::new(staged), options)
 }
 
 /// Sectors by number.

@@ -119,6 +119,10 @@ fn port_name() -> &'static str {
     TEST_PORT.trim_start_matches("virtio-ports/")
 }
 
+/// QEMU's card and its flash chip never ask the image format to write what that holds back, which a power cut would
+/// lose.
+const WRITTEN_AT_ONCE: &str = "cache.writeback=off,cache.no-flush=on";
+
 fn add_disk(command: &mut Command, request: &MachineRequest<'_>, qemu: &Qemu) -> Result<()> {
     let drive = format!(
         "format={},file={},discard=unmap,detect-zeroes=unmap",
@@ -126,14 +130,17 @@ fn add_disk(command: &mut Command, request: &MachineRequest<'_>, qemu: &Qemu) ->
         option_value(request.disk)?
     );
     match qemu.disk {
-        DiskBus::Virtio => command
-            .args(["-drive", &format!("if=none,id=disk,{drive}")])
-            .args(["-device", "virtio-blk-pci,drive=disk,bootindex=1"]),
-        // QEMU's card never asks the image format to write what that holds back, which a power cut would lose.
-        DiskBus::Sd => command.args([
-            "-drive",
-            &format!("if=sd,{drive},cache.writeback=off,cache.no-flush=on"),
-        ]),
+        DiskBus::Virtio => {
+            // Told by QEMU what to start first, UEFI firmware forgets the order that the device has given it.
+            let first = match request.board.efi_loader {
+                Some(_) => "",
+                None => ",bootindex=1",
+            };
+            command
+                .args(["-drive", &format!("if=none,id=disk,{drive}")])
+                .args(["-device", &format!("virtio-blk-pci,drive=disk{first}")])
+        }
+        DiskBus::Sd => command.args(["-drive", &format!("if=sd,{drive},{WRITTEN_AT_ONCE}")]),
     };
     if let Some(offer) = request.offer {
         command.args([
@@ -157,7 +164,7 @@ fn add_firmware(command: &mut Command, request: &MachineRequest<'_>) -> Result<(
     }
     if let Some(variables) = &firmware.variables {
         command.arg("-drive").arg(format!(
-            "if=pflash,unit=1,format=qcow2,file={}",
+            "if=pflash,unit=1,format=qcow2,file={},{WRITTEN_AT_ONCE}",
             option_value(variables)?
         ));
     }
