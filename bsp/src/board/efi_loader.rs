@@ -19,6 +19,12 @@ pub struct EfiLoader {
 }
 
 impl Board {
+    /// The edition of the programs that devices replace; none if they do not. A GRUB that is signed with the
+    /// product's own keys is made with the image, and stays what it is.
+    pub fn replaced_programs(&self) -> Option<EfiLoader> {
+        self.efi_loader.filter(|_| self.own_grub().is_none())
+    }
+
     /// The files in `EFI/BOOT`, by name.
     pub fn efi_programs(&self) -> impl Iterator<Item = (&str, &FirmwareFile)> {
         self.firmware
@@ -84,6 +90,9 @@ mod tests {
         let names: Vec<&str> = board.efi_programs().map(|(name, _)| name).collect();
         assert_eq!(names, ["BOOTX64.EFI", "grubx64.efi", "mmx64.efi"]);
         assert_eq!(builtin("rpi4").unwrap().efi_programs().count(), 0);
+        let mut own = board.clone();
+        own.boot.secure_boot = crate::board::SecureBoot::Own;
+        assert!(board.replaced_programs().is_some() && own.replaced_programs().is_none());
         let raised = with("[efi-loader]\nedition = 7").unwrap();
         assert_eq!(raised.efi_loader, Some(EfiLoader { edition: 7 }));
     }

@@ -14,7 +14,7 @@ impl Sources<'_> {
     /// The set of the board's UEFI programs and the content of each, in the set's order; `None` if devices do not
     /// replace them.
     pub fn efi_set(&self, board: &Board) -> Result<Option<(EfiSet, Vec<Vec<u8>>)>> {
-        let Some(loader) = board.efi_loader else {
+        let Some(loader) = board.replaced_programs() else {
             return Ok(None);
         };
         let mut files = Vec::new();

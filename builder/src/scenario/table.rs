@@ -26,8 +26,8 @@ impl Scenario {
         let network = board.qemu.as_ref().is_some_and(|q| q.network);
         match self.fault {
             Fault::ServerGone if !network => Some("this board has no network in QEMU"),
-            Fault::Loader(_) if board.efi_loader.is_none() => {
-                Some("this board's firmware has no list of programs to try")
+            Fault::Loader(_) if board.replaced_programs().is_none() => {
+                Some("this board has no programs for UEFI that devices replace")
             }
             _ => None,
         }

@@ -31,7 +31,7 @@ pub fn apply(
 }
 
 fn has_edition(board: &Board) -> bool {
-    board.disk.raw.iter().any(|area| area.edition > 0) || board.efi_loader.is_some()
+    board.disk.raw.iter().any(|area| area.edition > 0) || board.replaced_programs().is_some()
 }
 
 fn place(
