@@ -132,7 +132,7 @@ fn add_disk(command: &mut Command, request: &MachineRequest<'_>, qemu: &Qemu) ->
     match qemu.disk {
         DiskBus::Virtio => {
             // Told by QEMU what to start first, UEFI firmware forgets the order that the device has given it.
-            let first = match request.board.efi_loader {
+            let first = match request.board.replaced_programs() {
                 Some(_) => "",
                 None => ",bootindex=1",
             };

@@ -3,6 +3,7 @@
 //! `table` says what is tried, `variant` what is offered, `bench` builds and serves it, `play` carries a
 //! scenario out on a [`device::Device`], `report` tells how it went.
 
+mod altered;
 pub mod bench;
 mod boot_state;
 pub mod device;

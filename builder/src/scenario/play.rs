@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
+use bsp::boot::grub::sealed::NOT_LOADED;
 
+use super::altered::alter;
 use super::bench::Bench;
 use super::boot_state::{spoil, Spoiled};
 use super::device::{Device, BOOT, COMMAND, KERNEL, TRIAL, UPGRADE};
@@ -251,7 +253,18 @@ impl Play<'_> {
 
     fn fell_back(&mut self, mut device: Device) -> Result<()> {
         let from = device.machine.console.position();
-        device.start_upgrade("")?;
+        if let Fault::Altered(what) = self.scenario.fault {
+            let (status, output) = device.install("--wait")?;
+            ensure!(
+                status == 0,
+                "device-agent upgrade: exit status {status}\n{output}"
+            );
+            alter(&mut device, what)?;
+            device.machine.sh_start("systemctl reboot")?;
+            device.machine.console.wait_for(NOT_LOADED, from, BOOT)?;
+        } else {
+            device.start_upgrade("")?;
+        }
         device.wait_fallback(from)?;
         let status = device.must_run(OLD_VERSION)?;
         ensure!(

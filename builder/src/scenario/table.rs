@@ -29,6 +29,9 @@ impl Scenario {
             Fault::Loader(_) if board.replaced_programs().is_none() => {
                 Some("this board has no programs for UEFI that devices replace")
             }
+            Fault::Altered(_) if board.own_grub().is_none() => Some(
+                "this board's boot loader does not check it (`secure-boot = \"own\"` in its section of product.toml)",
+            ),
             _ => None,
         }
     }
@@ -98,6 +101,8 @@ pub enum Fault {
     PowerCycles,
     /// The programs for UEFI are replaced after the update.
     Loader(LoaderPlay),
+    /// A signed file of the new deployment is altered on the disk before its first boot.
+    Altered(Signed),
 }
 
 /// How the replacement of a boot loader goes.
@@ -109,6 +114,17 @@ pub enum LoaderPlay {
     Cut,
     /// The new one does not start.
     Broken,
+}
+
+/// A file that the boot loader checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signed {
+    /// The kernel.
+    Kernel,
+    /// The initramfs.
+    Initramfs,
+    /// The script with the kernel's arguments.
+    Arguments,
 }
 
 /// What must hold in the end.
@@ -400,6 +416,30 @@ pub const SCENARIOS: &[Scenario] = &[
         false,
         "new programs for UEFI do not start: the firmware goes back to the old ones",
     ),
+    scenario(
+        "altered-kernel",
+        Offer::Good,
+        Fault::Altered(Signed::Kernel),
+        Expect::FellBack,
+        false,
+        "the new kernel is altered on the disk: the boot loader refuses it",
+    ),
+    scenario(
+        "altered-initramfs",
+        Offer::Good,
+        Fault::Altered(Signed::Initramfs),
+        Expect::FellBack,
+        false,
+        "the new initramfs is altered on the disk: the boot loader refuses it",
+    ),
+    scenario(
+        "altered-arguments",
+        Offer::Good,
+        Fault::Altered(Signed::Arguments),
+        Expect::FellBack,
+        false,
+        "the new kernel's arguments are altered on the disk: the boot loader refuses them",
+    ),
 ];
 
 /// The scenarios that a list of names asks for; an empty list means all (or the quick ones).
@@ -437,11 +477,16 @@ mod tests {
         assert!(select(&["nonsense".into()], false)
             .unwrap_err()
             .contains("good-update"));
-        for (id, count) in [("rpi4", 4), ("x86_64-bios", 3), ("x86_64-uefi", 0)] {
+        for (id, count) in [("rpi4", 7), ("x86_64-bios", 6), ("x86_64-uefi", 3)] {
             let board = bsp::board::builtin(id).unwrap();
             let not = SCENARIOS.iter().filter(|s| s.unplayable(&board).is_some());
             assert_eq!(not.count(), count, "{id}");
         }
+        let mut own = bsp::board::builtin("x86_64-uefi").unwrap();
+        own.boot.secure_boot = bsp::board::SecureBoot::Own;
+        let not = SCENARIOS.iter().filter(|s| s.unplayable(&own).is_some());
+        assert!(not.clone().all(|s| matches!(s.fault, Fault::Loader(_))));
+        assert_eq!(not.count(), 3);
         let quick = select(&[], true).unwrap().len();
         assert!(quick > 0 && quick < SCENARIOS.len());
     }

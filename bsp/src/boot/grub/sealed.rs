@@ -25,8 +25,9 @@ pub const CONFIG: &str = "grub.cfg";
 /// What the image does first, in the few commands of GRUB's kernel.
 pub const EARLY: &str = "configfile (memdisk)/grub.cfg\n";
 
-/// What GRUB says of a deployment of which a file is missing, altered or signed with another key, after the identity.
-pub const NOT_LOADED: &str = "is not what was signed";
+/// What GRUB says of a deployment of which a file is missing, altered or signed with another key; the identity comes
+/// after it, because GRUB breaks lines.
+pub const NOT_LOADED: &str = "Treeline: not what was signed:";
 
 /// Variable that is set when everything has been loaded.
 const LOADED: &str = "treeline_loaded";
@@ -128,7 +129,7 @@ function treeline_boot {{
   set {LOADED}=
   source \"($root)$treeline_path/{BOOT_SCRIPT_PATH}\"
   if [ -z \"${LOADED}\" ]; then
-    echo \"Treeline: $treeline_id {NOT_LOADED}\"
+    echo \"{NOT_LOADED} $treeline_id\"
   fi
 }}
 
