@@ -75,6 +75,10 @@ pub struct Update {
     /// File on the device with the private key of `client_certificate` (PEM); without it, the key is in the same
     /// file.
     pub client_key: Option<String>,
+    /// Command that signs with a private key in a TPM or a token, in place of `client_key`: it gets a SHA-256 digest
+    /// and gives an ECDSA signature.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub client_signer: Vec<String>,
     /// Proxy (`http://host:port`); without it that of the environment.
     pub proxy: Option<String>,
 }
@@ -89,6 +93,7 @@ impl Default for Update {
             pinned_keys: Vec::new(),
             client_certificate: None,
             client_key: None,
+            client_signer: Vec::new(),
             proxy: None,
         }
     }

@@ -165,6 +165,9 @@ fn identity(update: &Update) -> Result<(), String> {
     if key.is_some() && certificate.is_none() {
         return Err("update.client-key is of no use without update.client-certificate".into());
     }
+    if !update.client_signer.is_empty() && (certificate.is_none() || key.is_some()) {
+        return Err("update.client-signer goes with update.client-certificate, and takes the place of update.client-key".into());
+    }
     let files = [("certificate", certificate), ("key", key)];
     for (what, file) in files {
         if let Some(file) = file.as_ref().filter(|file| !file.starts_with('/')) {
@@ -284,6 +287,10 @@ units = ["app.service"]
                 "without update.client-certificate",
             ),
             ("update.client-certificate = \"c\"", "must begin with /"),
+            (
+                "update.client-signer = [\"s\"]",
+                "goes with update.client-certificate",
+            ),
             ("update.proxy = \"proxy:3128\"", "update.proxy must begin"),
             ("update = {", "line 1"),
         ];

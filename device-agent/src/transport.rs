@@ -1,6 +1,7 @@
 //! The way to the update server: HTTPS with the system's and the product's own certificate authorities (and who
 //! else the configuration wants, see [`tls`]), or a directory of the same files (`file://`, a USB stick).
 
+mod signer;
 mod tls;
 
 use std::io::Write;
@@ -136,17 +137,15 @@ impl Transport {
                     }
                     error
                 }
-                Err(error) => match tls::not_pinned(&error) {
-                    Some(refusal) => {
-                        let kind = TransportErrorKind::Untrusted;
-                        return Err(TransportError::new_with_cause(kind, url, refusal));
+                Err(error) => {
+                    let other = || (TransportErrorKind::Other, innermost(&error));
+                    let (kind, reason) = tls::own_reason(&error).unwrap_or_else(other);
+                    let error = TransportError::new_with_cause(kind, url, reason);
+                    if kind == TransportErrorKind::Untrusted {
+                        return Err(error);
                     }
-                    None => TransportError::new_with_cause(
-                        TransportErrorKind::Other,
-                        url,
-                        innermost(&error),
-                    ),
-                },
+                    error
+                }
             };
             if attempt == ATTEMPTS {
                 return Err(error);

@@ -220,6 +220,140 @@ fn mistakes_in_the_devices_files_are_named() {
     }
 }
 
+/// A key in a SoftHSM token that is made in `dir`; the certificate's request comes from OpenSSL by way of the public key.
+fn token(world: &World) -> Vec<String> {
+    let dir = world.dir.path().join("token");
+    fs::create_dir_all(dir.join("store")).unwrap();
+    let config = dir.join("softhsm2.conf");
+    let text = format!("directories.tokendir = {}\n", dir.join("store").display());
+    fs::write(&config, text).unwrap();
+    let with = format!("SOFTHSM2_CONF={}", config.display());
+    let module = "--module /usr/lib/softhsm/libsofthsm2.so --token-label device";
+    let tool = |line: &str| {
+        let mut command = Command::new("env");
+        command.arg(&with).args(line.split_whitespace());
+        run(&mut command)
+            .expect("running pkcs11-tool and softhsm2-util (packages opensc, softhsm2)");
+    };
+    tool("softhsm2-util --init-token --free --label device --so-pin 12345678 --pin 1234");
+    tool(&format!(
+        "pkcs11-tool {module} --login --pin 1234 --keypairgen --key-type EC:prime256v1 --id 01"
+    ));
+    let public = dir.join("public.der");
+    tool(&format!(
+        "pkcs11-tool {module} --read-object --type pubkey --id 01 -o {}",
+        public.display()
+    ));
+    certify(world, &public);
+    let sign = format!(
+        "env {with} pkcs11-tool {module} --login --pin 1234 --sign --mechanism ECDSA --signature-format openssl --id 01"
+    );
+    sign.split_whitespace().map(String::from).collect()
+}
+
+/// A key in a TPM, which swtpm plays.
+fn chip(world: &World) -> (Vec<String>, Chip) {
+    let dir = world.dir.path().join("tpm");
+    fs::create_dir_all(&dir).unwrap();
+    let socket = dir.join("socket");
+    let child = Command::new("swtpm")
+        .args(["socket", "--tpm2", "--flags", "startup-clear"])
+        .arg("--tpmstate")
+        .arg(format!("dir={}", dir.display()))
+        .arg("--server")
+        .arg(format!("type=unixio,path={}", socket.display()))
+        .arg("--ctrl")
+        .arg(format!("type=unixio,path={}.ctrl", socket.display()))
+        .spawn()
+        .expect("running swtpm (Debian package swtpm)");
+    let chip = Chip(child);
+    for _ in 0..600 {
+        if socket.exists() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let with = format!("TPM2TOOLS_TCTI=swtpm:path={}", socket.display());
+    let tool = |line: &str| {
+        let mut command = Command::new("env");
+        command
+            .arg(&with)
+            .args(line.split_whitespace())
+            .current_dir(&dir);
+        run(&mut command).expect("running tpm2-tools (Debian package tpm2-tools)");
+    };
+    tool("tpm2_createprimary -Q -C o -G ecc -c primary.ctx");
+    tool("tpm2_create -Q -C primary.ctx -G ecc256:ecdsa-sha256 -u key.pub -r key.priv");
+    tool("tpm2_flushcontext -Q -t");
+    tool("tpm2_load -Q -C primary.ctx -u key.pub -r key.priv -c key.ctx");
+    tool("tpm2_evictcontrol -Q -C o -c key.ctx 0x81000001");
+    tool("tpm2_flushcontext -Q -t");
+    tool("tpm2_readpublic -Q -c 0x81000001 -f der -o public.der");
+    certify(world, &dir.join("public.der"));
+    let sign =
+        format!("env {with} tpm2_sign -Q -c 0x81000001 -g sha256 -d -f plain -o /dev/stdout");
+    (sign.split_whitespace().map(String::from).collect(), chip)
+}
+
+/// Ended with the test.
+struct Chip(std::process::Child);
+
+impl Drop for Chip {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The fleet's certificate for a public key (DER) whose private one nobody has.
+fn certify(world: &World, public: &Path) {
+    let at = world.dir.path();
+    let own = world.root().join("var/own");
+    fs::create_dir_all(&own).unwrap();
+    let public = public.display();
+    openssl(
+        at,
+        &format!("pkey -pubin -inform DER -in {public} -out public.pem"),
+    );
+    fs::write(
+        at.join("client.ext"),
+        "basicConstraints=critical,CA:FALSE\nextendedKeyUsage=clientAuth\n",
+    )
+    .unwrap();
+    let request = "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=device -keyout spare.key -out device.csr";
+    openssl(at, request);
+    let out = own.join("device.pem");
+    openssl(
+        at,
+        &format!(
+            "x509 -req -in device.csr -force_pubkey public.pem -CA fleet.pem -CAkey fleet.key -days 30 -extfile client.ext -out {}",
+            out.display()
+        ),
+    );
+}
+
+#[test]
+fn a_key_in_a_token_or_a_chip_never_leaves_it() {
+    let world = World::new(true);
+    let with = |signer: Vec<String>| Update {
+        client_certificate: Some("/var/own/device.pem".into()),
+        client_signer: signer,
+        ..Update::default()
+    };
+    let token = with(token(&world));
+    assert_eq!(world.get("localhost", &token).unwrap(), CONTENT);
+    let (sign, chip) = chip(&world);
+    let tpm = with(sign);
+    assert_eq!(world.get("localhost", &tpm).unwrap(), CONTENT);
+    // The certificate is for the chip's key now; the token's signature is no good.
+    let served = world.server.served().len();
+    world.get("localhost", &token).unwrap_err();
+    drop(chip);
+    let error = format!("{:#}", world.get("localhost", &tpm).unwrap_err());
+    assert!(error.contains("update.client-signer"), "{error}");
+    assert_eq!(world.server.served().len(), served, "nothing was answered");
+}
+
 /// A proxy for one connection at a time: it notes what it is asked for, and leads every name to this host.
 fn proxy() -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -270,6 +270,8 @@ pub struct Update {
     pub client_certificate: Option<String>,
     /// File on the device with that certificate's private key, if it is not in the same file.
     pub client_key: Option<String>,
+    /// Command on the device that signs with a key in a TPM or a token, in place of `client-key`.
+    pub client_signer: Vec<String>,
     /// Proxy on the way to the servers, `http://host:port`.
     pub proxy: Option<String>,
     /// Boots a new deployment has on trial, 1 to 9.
@@ -289,6 +291,7 @@ impl Default for Update {
             pinned_keys: Vec::new(),
             client_certificate: None,
             client_key: None,
+            client_signer: Vec::new(),
             proxy: None,
             tries: 3,
         }

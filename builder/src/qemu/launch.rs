@@ -119,10 +119,6 @@ fn port_name() -> &'static str {
     TEST_PORT.trim_start_matches("virtio-ports/")
 }
 
-/// QEMU's card and its flash chip never ask the image format to write what that holds back, which a power cut would
-/// lose.
-const WRITTEN_AT_ONCE: &str = "cache.writeback=off,cache.no-flush=on";
-
 fn add_disk(command: &mut Command, request: &MachineRequest<'_>, qemu: &Qemu) -> Result<()> {
     let drive = format!(
         "format={},file={},discard=unmap,detect-zeroes=unmap",
@@ -140,7 +136,11 @@ fn add_disk(command: &mut Command, request: &MachineRequest<'_>, qemu: &Qemu) ->
                 .args(["-drive", &format!("if=none,id=disk,{drive}")])
                 .args(["-device", &format!("virtio-blk-pci,drive=disk{first}")])
         }
-        DiskBus::Sd => command.args(["-drive", &format!("if=sd,{drive},{WRITTEN_AT_ONCE}")]),
+        // QEMU's card never asks the image format to write what that holds back, which a power cut would lose.
+        DiskBus::Sd => command.args([
+            "-drive",
+            &format!("if=sd,{drive},cache.writeback=off,cache.no-flush=on"),
+        ]),
     };
     if let Some(offer) = request.offer {
         command.args([
@@ -164,7 +164,8 @@ fn add_firmware(command: &mut Command, request: &MachineRequest<'_>) -> Result<(
     }
     if let Some(variables) = &firmware.variables {
         command.arg("-drive").arg(format!(
-            "if=pflash,unit=1,format=qcow2,file={},{WRITTEN_AT_ONCE}",
+            // Or a power cut would take from it what no flash chip forgets.
+            "if=pflash,unit=1,format=qcow2,file={},cache=writethrough",
             option_value(variables)?
         ));
     }

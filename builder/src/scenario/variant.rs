@@ -38,6 +38,7 @@ pub fn under_test(project: &Project, url: &str) -> Product {
     product.update.pinned_keys.clear();
     product.update.client_certificate = None;
     product.update.client_key = None;
+    product.update.client_signer.clear();
     product.update.proxy = None;
     product.update.automatic = false;
     product.update.tries = TRIES;

@@ -177,6 +177,7 @@ fn config(merged: &Merged, files: &AgentFiles) -> Result<DeviceConfig> {
             pinned_keys: product.update.pinned_keys.clone(),
             client_certificate: product.update.client_certificate.clone(),
             client_key: product.update.client_key.clone(),
+            client_signer: product.update.client_signer.clone(),
             proxy: product.update.proxy.clone(),
         },
         commit_keys: files.commit_keys.clone(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bsp::device::Update;
+use keys::client::TransportErrorKind;
 use keys::pin::Pin;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject as _;
@@ -16,6 +17,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme};
 use rustls_platform_verifier::Verifier;
 
+use super::signer;
 use crate::paths::Paths;
 use crate::problem::{Kind, Problem};
 
@@ -34,10 +36,13 @@ pub(super) fn config(paths: &Paths, update: &Update) -> Result<ClientConfig> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
     let mut tls = match identity(paths, update)? {
-        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| {
-            wrong(format!("using update.client-certificate: {error}"))
-                .hint("certificate and private key must belong together")
-        })?,
+        Some(Identity::Signer(own)) => builder.with_client_cert_resolver(Arc::new(own)),
+        Some(Identity::Key(chain, key)) => {
+            builder.with_client_auth_cert(chain, key).map_err(|error| {
+                wrong(format!("using update.client-certificate: {error}"))
+                    .hint("certificate and private key must belong together")
+            })?
+        }
         None => builder.with_no_client_auth(),
     };
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -75,14 +80,27 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
     Err(problem.hint("it must hold certificates in PEM form").into())
 }
 
-/// The device's own certificates and the key of the first, if they are configured.
-type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+/// The device's own certificates and the key of the first.
+enum Identity {
+    /// The key is in a file.
+    Key(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>),
+    /// A command signs with it.
+    Signer(signer::Identity),
+}
 
 fn identity(paths: &Paths, update: &Update) -> Result<Option<Identity>> {
     let Some(certificate) = &update.client_certificate else {
         return Ok(None);
     };
     let chain = certificates(&paths.at(certificate.trim_start_matches('/')))?;
+    if !update.client_signer.is_empty() {
+        let own = signer::Identity::new(chain, &update.client_signer).map_err(|problem| {
+            wrong(format!(
+                "using update.client-certificate {certificate}: {problem}"
+            ))
+        })?;
+        return Ok(Some(Identity::Signer(own)));
+    }
     let key = update.client_key.as_ref().unwrap_or(certificate);
     let key = paths.at(key.trim_start_matches('/'));
     private(&key)?;
@@ -90,7 +108,7 @@ fn identity(paths: &Paths, update: &Update) -> Result<Option<Identity>> {
         wrong(format!("reading the private key {}: {error}", key.display()))
             .hint("it must be in PEM form, not encrypted; update.client-key names it if it is not in the certificate's file")
     })?;
-    Ok(Some((chain, key)))
+    Ok(Some(Identity::Key(chain, key)))
 }
 
 /// A private key that others can read is none.
@@ -184,12 +202,17 @@ impl ServerCertVerifier for Named {
     }
 }
 
-/// The refusal of a server's key in an error's chain.
-pub(super) fn not_pinned(error: &reqwest::Error) -> Option<String> {
+/// Our own reason in an error's chain: the refusal of a server's key, or why the device's own did not sign (a chip may
+/// be busy: that is tried again).
+pub(super) fn own_reason(error: &reqwest::Error) -> Option<(TransportErrorKind, String)> {
     let mut cause: &(dyn std::error::Error + 'static) = error.source()?;
     loop {
         if let Some(rustls::Error::Other(OtherError(other))) = cause.downcast_ref() {
-            return Some(other.downcast_ref::<NotPinned>()?.to_string());
+            let pinned = other.downcast_ref::<NotPinned>();
+            let signed = other.downcast_ref::<signer::Failed>();
+            return pinned
+                .map(|refused| (TransportErrorKind::Untrusted, refused.to_string()))
+                .or(signed.map(|failed| (TransportErrorKind::Other, failed.to_string())));
         }
         // An `io::Error` passes over the error that it carries, and tells of that one's cause only.
         let carried = cause

@@ -111,6 +111,13 @@ fn identity(report: &mut Report<'_>, update: &Update) {
         "it is of no use without client-certificate",
         "name the certificate's file too",
     );
+    let signer = &update.client_signer;
+    report.require(
+        signer.is_empty() || (certificate.is_some() && key.is_none()),
+        at!["update", "client-signer"],
+        "it goes with client-certificate, and takes the place of client-key",
+        "name the certificate's file, and no file with a key",
+    );
     if let Some(proxy) = &update.proxy {
         report.require(
             syntax::is_url(proxy, &["http"]),
