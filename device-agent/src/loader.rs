@@ -231,9 +231,14 @@ fn replace(device: &Device, blob: &Blob, say: &dyn Fn(&str)) -> Result<Option<Re
 /// The file that the running deployment brings.
 fn content(device: &Device, blob: &Blob) -> Result<Vec<u8>> {
     let path = blob.path().context("it has no file")?;
+    brought(device, &path, |content| blob.is(content))
+}
+
+/// A file of the tree, if it is what the manifest names.
+fn brought(device: &Device, path: &str, is_named: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>> {
     let path = device.paths.at(path);
     let content = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-    if !blob.is(&content) {
+    if !is_named(&content) {
         return Err(Problem::new(
             Kind::Trust,
             format!("{} is not the file that the manifest names", path.display()),

@@ -5,6 +5,7 @@
 
 mod boot_list;
 mod boot_option;
+mod place;
 #[cfg(test)]
 mod tests;
 
@@ -16,14 +17,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Replaced, Standing};
-use crate::boot_place;
 use crate::device::Device;
 use crate::paths::Paths;
 use crate::problem::{Kind, Problem};
 use crate::{record, stop_point};
 
 use boot_list::{BootList, EfiVarFs, Variables};
-use boot_option::{guid, BootOption, Partition};
+use boot_option::{BootOption, Partition};
 
 /// Name of the set where boot loaders are listed.
 const NAME: &str = "efi";
@@ -276,32 +276,7 @@ fn with_machine<T>(
     act(&mut Machine {
         medium: &mut medium,
         list: BootList::new(variables),
-        partition: partition(&device.paths, &link, uuid)?,
-    })
-}
-
-/// The firmware partition as the kernel knows it: sysfs counts in 512 bytes, firmware in the disk's blocks.
-fn partition(paths: &Paths, link: &std::path::Path, uuid: &str) -> Result<Partition> {
-    let disk = boot_place::whole_disk(paths, link)?;
-    let device = std::fs::canonicalize(link)
-        .with_context(|| format!("looking for the partition {}", link.display()))?;
-    let number = |name: Option<&std::ffi::OsStr>, file: &str| {
-        let dir = paths.at("sys/class/block").join(name.unwrap_or_default());
-        let file = dir.join(file);
-        let text = std::fs::read_to_string(&file).ok();
-        let number = text.and_then(|text| text.trim().parse::<u64>().ok());
-        number.with_context(|| format!("reading a number from {}", file.display()))
-    };
-    let block = number(disk.file_name(), "queue/logical_block_size")?;
-    let per_block = (block / 512).max(1);
-    let own = |file: &str| number(device.file_name(), file);
-    Ok(Partition {
-        number: u32::try_from(own("partition")?).context("the partition's number")?,
-        start: own("start")? / per_block,
-        blocks: own("size")? / per_block,
-        guid: guid(uuid).with_context(|| {
-            format!("\"{uuid}\" is no identity of a partition in a GUID partition table")
-        })?,
+        partition: place::partition(&device.paths, &link, uuid)?,
     })
 }
 
@@ -363,7 +338,8 @@ pub(super) fn update(
     let file = tried_file(&device.paths);
     let boot = boot_id(device)?;
     let remembered: Option<Tried> = record::read_json(&file).filter(|_| !again);
-    let content = |file: &EfiFile| content(device, file);
+    let content =
+        |file: &EfiFile| super::brought(device, &file.tree_path(), |bytes| file.is(bytes));
     let (from, outcome) = with_machine(device, &variables, |machine| {
         let started = machine.started()?;
         let from = machine.edition(started)?;
@@ -403,18 +379,4 @@ pub(super) fn update(
         .hint("`device-agent update-loader --again` tries it once more")
         .into()),
     }
-}
-
-/// A file that the running deployment brings.
-fn content(device: &Device, file: &EfiFile) -> Result<Vec<u8>> {
-    let path = device.paths.at(file.tree_path());
-    let content = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-    if !file.is(&content) {
-        return Err(Problem::new(
-            Kind::Trust,
-            format!("{} is not the file that the manifest names", path.display()),
-        )
-        .into());
-    }
-    Ok(content)
 }
