@@ -353,7 +353,8 @@ impl<'a> Bench<'a> {
 /// Bytes of a disk that is larger than the image.
 fn larger(board: &Board, image: &Path) -> Result<u64> {
     let image = fs::metadata(image).with_context(|| format!("reading {}", image.display()))?;
-    let bytes = image.len() + (512 << 20);
+    // Room on the data partition for a whole release as one file, which may have more than half a gigabyte.
+    let bytes = image.len() + (1 << 30);
     Ok(match board.qemu.as_ref().map(|qemu| qemu.disk) {
         Some(DiskBus::Sd) => bytes.next_power_of_two(),
         _ => bytes,
