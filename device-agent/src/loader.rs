@@ -59,7 +59,7 @@ impl Standing {
             ),
             ("armed", _, _) => format!("{name}: edition {offered} is tried at the next boot"),
             ("failed", _, _) => format!(
-                "{name}: edition {offered} was tried and did not start; `device-agent update-loader --again` tries it once more"
+                "{name}: edition {offered} was tried and did not start; `device-agent update-loader --again` tries it again"
             ),
             ("no-safe-way", _, _) => {
                 format!("{name} is not edition {offered}; this board has no safe way to replace it")

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -146,30 +146,37 @@ pub fn run(command: &mut Command, limit: Duration) -> Outcome {
         Err(error) => return failed_to_start(&shown, &error),
     };
     let output = Tail::read(reader);
-    let start = Instant::now();
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break Some(status),
-            Ok(None) if start.elapsed() >= limit => break None,
-            Ok(None) => std::thread::sleep(Duration::from_millis(20)),
-            Err(error) => return failed_to_start(&shown, &error),
-        }
+    let status = match end(&mut child, limit) {
+        Ok(status) => status,
+        Err(error) => return failed_to_start(&shown, &error),
     };
-    if status.is_none() {
-        if let Ok(group) = i32::try_from(child.id()) {
-            // A group that is already gone needs no signal.
-            let _ = nix::sys::signal::killpg(
-                nix::unistd::Pid::from_raw(group),
-                nix::sys::signal::Signal::SIGKILL,
-            );
-        }
-        let _ = child.wait();
-    }
     Outcome {
         ok: status.is_some_and(|s| s.success()),
         ended: describe(status, limit),
         output: output.take(),
     }
+}
+
+/// Waits for the end of a command in a process group of its own; `None` if its time was up and the whole group was
+/// ended.
+pub(crate) fn end(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let start = Instant::now();
+    loop {
+        match child.try_wait()? {
+            Some(status) => return Ok(Some(status)),
+            None if start.elapsed() >= limit => break,
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+    if let Ok(group) = i32::try_from(child.id()) {
+        // A group that is already gone needs no signal.
+        let _ = nix::sys::signal::killpg(
+            nix::unistd::Pid::from_raw(group),
+            nix::sys::signal::Signal::SIGKILL,
+        );
+    }
+    let _ = child.wait();
+    Ok(None)
 }
 
 fn describe(status: Option<ExitStatus>, limit: Duration) -> String {

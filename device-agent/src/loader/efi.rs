@@ -109,7 +109,7 @@ impl Machine<'_> {
         Ok(slot.unwrap_or(FACTORY))
     }
 
-    /// What a directory holds, if that is whole. `Err` also where there is no such directory.
+    /// What a directory holds, if that is whole; nothing where there is no such directory.
     fn held(&self, slot: usize) -> Result<Option<EfiSet>> {
         let read = |name: &str, most: u64| {
             let path = format!("{}/{name}", DIRS[slot]);
@@ -376,7 +376,7 @@ pub(super) fn update(
                 wanted.edition
             ),
         )
-        .hint("`device-agent update-loader --again` tries it once more")
+        .hint("`device-agent update-loader --again` tries it again")
         .into()),
     }
 }

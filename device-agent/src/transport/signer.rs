@@ -5,16 +5,21 @@
 
 use std::fmt;
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
+use std::os::fd::AsFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{ChildStdout, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::{OtherError, SignatureAlgorithm, SignatureScheme};
 use sha2::{Digest, Sha256};
+
+use crate::system;
 
 /// The only way that the contract knows.
 const SCHEME: SignatureScheme = SignatureScheme::ECDSA_NISTP256_SHA256;
@@ -26,7 +31,7 @@ const P256: [u8; 21] = [
 /// A chip takes a second; a server waits for ten or more.
 const LIMIT: Duration = Duration::from_secs(10);
 /// The most that is taken of a command's output, in bytes. A signature has 72 at most.
-const OUTPUT: u64 = 4096;
+const OUTPUT: usize = 4096;
 
 /// The device's certificates with a key that a command signs with.
 #[derive(Debug)]
@@ -112,24 +117,14 @@ fn signature(command: &[String], digest: &[u8], limit: Duration) -> Result<Vec<u
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .process_group(0)
         .spawn()
         .with_context(doing)?;
     if let Some(mut input) = child.stdin.take() {
         // 32 bytes fit into the pipe. One that reads none says by its end what is wrong.
         let _ = input.write_all(digest);
     }
-    let start = Instant::now();
-    let status = loop {
-        match child.try_wait().with_context(doing)? {
-            Some(status) => break Some(status),
-            None if start.elapsed() >= limit => break None,
-            None => std::thread::sleep(Duration::from_millis(10)),
-        }
-    };
-    let Some(status) = status else {
-        // It may have ended just now.
-        let _ = child.kill();
-        let _ = child.wait();
+    let Some(status) = system::end(&mut child, limit).with_context(doing)? else {
         anyhow::bail!("{}: no answer after {} s", doing(), limit.as_secs());
     };
     ensure!(
@@ -137,18 +132,29 @@ fn signature(command: &[String], digest: &[u8], limit: Duration) -> Result<Vec<u
         "{}: it ended with {status}; what it says of that is in the journal",
         doing()
     );
-    let mut output = Vec::new();
-    if let Some(pipe) = child.stdout.take() {
-        pipe.take(OUTPUT)
-            .read_to_end(&mut output)
-            .with_context(doing)?;
-    }
+    let output = match child.stdout.take() {
+        Some(pipe) => written(pipe).with_context(doing)?,
+        None => Vec::new(),
+    };
     ensure!(
         is_signature(&output),
         "{}: what it wrote ({} bytes) is no ECDSA signature in DER",
         doing(),
         output.len()
     );
+    Ok(output)
+}
+
+/// What a command that has ended left in the pipe. Its end is not waited for: a daemon that the command has started
+/// may keep the pipe open.
+fn written(mut pipe: ChildStdout) -> std::io::Result<Vec<u8>> {
+    let mut waiting = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+    if nix::poll::poll(&mut waiting, PollTimeout::ZERO)? == 0 {
+        return Ok(Vec::new());
+    }
+    let mut output = vec![0; OUTPUT];
+    let length = pipe.read(&mut output)?;
+    output.truncate(length);
     Ok(output)
 }
 
@@ -173,7 +179,13 @@ mod tests {
     #[test]
     fn a_command_gets_the_digest_and_gives_the_signature() {
         let good = r"test $(wc -c) = 32 && printf '\060\006\002\001\001\002\001\001'";
-        assert_eq!(signed(good, 10_000).unwrap(), [0x30, 6, 2, 1, 1, 2, 1, 1]);
+        let signature = [0x30, 6, 2, 1, 1, 2, 1, 1];
+        assert_eq!(signed(good, 10_000).unwrap(), signature);
+        // One that leaves a daemon behind, which keeps the pipe.
+        let daemon = format!("{good}; sleep 20 &");
+        let start = std::time::Instant::now();
+        assert_eq!(signed(&daemon, 10_000).unwrap(), signature);
+        assert!(start.elapsed() < Duration::from_secs(10));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! (`diskboot.img`), and that loads the rest. `grub-bios-setup` writes into both where the next part stands; so
 //! does [`install_i386_pc`]. The fields are those of GRUB's `include/grub/i386/pc/boot.h` and `offsets.h`.
 
+use super::script;
 use crate::board::CoreTarget;
 
 /// Bytes of the first sector that are code; behind them stand the disk's signature and the MBR
@@ -33,28 +34,8 @@ const BLOCK_SEGMENT: usize = BLOCK + 10;
 /// `GRUB_BOOT_I386_PC_KERNEL_SEG` plus a sector: where the rest is loaded.
 const SEGMENT: u16 = 0x820;
 
-/// What the static configuration uses, what leads to it, and a few commands for whoever looks for a fault.
-/// `grub-mkimage` adds what these need.
-const MODULES: [&str; 18] = [
-    "part_gpt",
-    "fat",
-    "ext2",
-    "normal",
-    "configfile",
-    "search",
-    "search_fs_uuid",
-    "regexp",
-    "test",
-    "echo",
-    "sleep",
-    "reboot",
-    "loadenv",
-    "linux",
-    "boot",
-    "ls",
-    "cat",
-    "minicmd",
-];
+/// A few commands for whoever looks for a fault. `grub-mkimage` adds what these and the rule's own modules need.
+const COMMANDS: [&str; 3] = ["ls", "cat", "minicmd"];
 
 /// Modules of an image for `target`.
 pub fn modules(target: CoreTarget) -> Vec<&'static str> {
@@ -63,7 +44,8 @@ pub fn modules(target: CoreTarget) -> Vec<&'static str> {
         // Disks and console of Open Firmware are part of GRUB's kernel.
         CoreTarget::PowerpcIeee1275 => &[],
     };
-    MODULES.iter().chain(own).copied().collect()
+    let all = script::MODULES.iter().chain(&COMMANDS).chain(own);
+    all.copied().collect()
 }
 
 /// The prefix of an image: a directory on a partition of the disk that the image was started from.

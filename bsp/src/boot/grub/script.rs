@@ -10,6 +10,25 @@ pub(super) const ID_PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
 /// Function of the script: says why, and restarts the device.
 pub(super) const RESTART: &str = "treeline_restart";
 
+/// Modules that the script needs, and what leads to it.
+pub(super) const MODULES: [&str; 15] = [
+    "part_gpt",
+    "fat",
+    "ext2",
+    "normal",
+    "configfile",
+    "search",
+    "search_fs_uuid",
+    "regexp",
+    "test",
+    "echo",
+    "sleep",
+    "reboot",
+    "loadenv",
+    "linux",
+    "boot",
+];
+
 /// Seconds that a message stands on the screen before the device restarts.
 const MESSAGE_SECONDS: u32 = 10;
 

@@ -6,7 +6,7 @@
 //! device ([`menu_block`]). The script with the kernel's arguments belongs to the commit ([`boot_script`]), so it is
 //! signed; the device adds its place and its identity.
 
-use super::script::{ID_PATTERN, RESTART};
+use super::script::{self, ID_PATTERN, RESTART};
 use super::{quote, split_options, MENU_LIMIT};
 use crate::board::OwnGrub;
 use crate::boot::entry::BootEntry;
@@ -36,23 +36,8 @@ const OSTREE_KARG: &str = "ostree=";
 /// What [`OSTREE_KARG`] can be: written by libostree, without a place for `..`.
 const PATH_PATTERN: &str = "^/ostree/boot[.][01]([.][01])?/[a-z0-9][a-z0-9-]*/[0-9a-f]+/[0-9]+$";
 
-/// Modules of the image. Nothing can be loaded later.
-const MODULES: [&str; 21] = [
-    "part_gpt",
-    "fat",
-    "ext2",
-    "normal",
-    "configfile",
-    "search",
-    "search_fs_uuid",
-    "regexp",
-    "test",
-    "echo",
-    "sleep",
-    "reboot",
-    "loadenv",
-    "linux",
-    "boot",
+/// Modules of the image besides the rule's own. Nothing can be loaded later.
+const MODULES: [&str; 6] = [
     "terminal",
     "memdisk",
     "tar",
@@ -64,7 +49,8 @@ const MODULES: [&str; 21] = [
 /// Modules of the image for a board.
 pub fn modules(grub: &OwnGrub) -> Vec<&'static str> {
     let serial = (grub.target == "x86_64-efi").then_some("serial");
-    MODULES.into_iter().chain(serial).collect()
+    let all = script::MODULES.into_iter().chain(MODULES);
+    all.chain(serial).collect()
 }
 
 /// Nobody may change an entry or come to a command line: there is no such user. The configuration stands in memory,
