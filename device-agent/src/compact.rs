@@ -111,12 +111,9 @@ impl Repository for Target<'_> {
         let content: Box<dyn Source> = if header.is_link() {
             Box::new(&[][..])
         } else {
-            // Only a repository of mode `bare…` has contents as they are; another fails here, and the other
-            // ways to the release remain.
-            let path = format!("objects/{}/{}.file", &name[..2], &name[2..]);
             let dir = self.repo.path().path();
             let dir = dir.ok_or_else(|| io::Error::other("the repository has no path"))?;
-            Box::new(FileSource::new(File::open(dir.join(path))?)?)
+            Box::new(FileSource::new(content(&dir, &name)?)?)
         };
         Ok(OldFile {
             header: header.to_bytes(),
@@ -192,6 +189,31 @@ impl Repository for Target<'_> {
         let dir = dir.ok_or_else(|| io::Error::other("the repository has no path"))?;
         Ok(Box::new(FileSource::new(nameless(&dir.join("tmp"))?)?))
     }
+}
+
+/// The content of a file object, also of one that this transaction has made. Only a repository of mode `bare…` has
+/// contents as they are; another fails here, and the other ways to the release remain.
+fn content(repo: &Path, name: &str) -> io::Result<File> {
+    let place = format!("{}/{}.file", &name[..2], &name[2..]);
+    match File::open(repo.join("objects").join(&place)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        other => return other,
+    }
+    // libostree keeps what a transaction makes beside the objects until its end (`tmp/staging-…`).
+    for entry in repo.join("tmp").read_dir()? {
+        let entry = entry?;
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(b"staging-")
+        {
+            if let Ok(file) = File::open(entry.path().join(&place)) {
+                return Ok(file);
+            }
+        }
+    }
+    let what = format!("file object {name} is not in {}", repo.display());
+    Err(io::Error::new(io::ErrorKind::NotFound, what))
 }
 
 /// A file without a name: it goes with the last who has it open, also when the power fails.

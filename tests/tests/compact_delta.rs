@@ -100,6 +100,9 @@ fn the_agent_makes_of_the_builders_delta_what_ostree_calls_whole() {
         310,
         "numbers",
     );
+    // The second is made from the first, which is new itself and not yet where objects are.
+    library(dir.path(), &tree.join("usr/lib/plugin"), 100, "plugin");
+    library(dir.path(), &tree.join("usr/lib/plugin2"), 101, "plugin");
     let to = commit(&archive, &tree, &key);
 
     ostree(&device, &["pull-local", archive.to_str().unwrap(), &from]);
@@ -107,7 +110,13 @@ fn the_agent_makes_of_the_builders_delta_what_ostree_calls_whole() {
     let whole = fs::metadata(tree.join("usr/lib/libdemo.so.1.3"))
         .unwrap()
         .len();
-    assert!((made.made.bytes.len() as u64) < whole / 10);
+    let files = &made.made.files;
+    let cost = |path: &str| files.iter().find(|f| f.path == path).unwrap();
+    assert!(cost("/usr/lib/libdemo.so.1.3").cost < whole / 10);
+    assert_eq!(
+        cost("/usr/lib/plugin2").from.as_deref(),
+        Some("/usr/lib/plugin")
+    );
     let file = dir.path().join("delta");
     fs::write(&file, &made.made.bytes).unwrap();
 

@@ -121,11 +121,13 @@ impl<R: Read> Run<'_, R> {
             self.directory(&old, kind, name)
         })?;
         let mut last = 0u64;
-        for name in new.files.iter().filter(|name| !old.has_file(name)) {
-            self.file(&old, name, &mut last)?;
+        for (place, name) in new.files.iter().enumerate() {
+            if !old.has_file(name) {
+                self.file(&old, &new.files[..place], name, &mut last)?;
+            }
         }
         // The end of the stream is part of it: what has been cut off is noticed.
-        if self.stream.number(LENGTH, 9, 0)? != 0x5a {
+        if self.stream.number(LENGTH, 9, 0)? != 0x5a || !self.stream.coder.ended() {
             return Err(Error::Damaged("it does not end where it should"));
         }
         self.repository
@@ -193,17 +195,31 @@ impl<R: Read> Run<'_, R> {
         Ok(bytes)
     }
 
-    fn file(&mut self, old: &Closure, name: &Checksum, last: &mut u64) -> Result<(), Error> {
-        let like = if self.stream.number(SOURCE, 2, 0)? == 0 {
-            OldFile {
+    /// `before`: the new commit's files that come before this one.
+    fn file(
+        &mut self,
+        old: &Closure,
+        before: &[Checksum],
+        name: &Checksum,
+        last: &mut u64,
+    ) -> Result<(), Error> {
+        let like = match self.stream.number(SOURCE, 2, 0)? {
+            0 => OldFile {
                 header: Vec::new(),
                 content: Box::new(&[][..]),
+            },
+            1 => {
+                *last = last.wrapping_add(self.stream.signed(SOURCE + 0x10, 0)? as u64);
+                let found = pick(&old.files, *last)?;
+                *last += 1;
+                self.repository.file(found).map_err(Error::Old)?
             }
-        } else {
-            *last = last.wrapping_add(self.stream.signed(SOURCE + 0x10, 0)? as u64);
-            let found = pick(&old.files, *last)?;
-            *last += 1;
-            self.repository.file(found).map_err(Error::Old)?
+            2 => {
+                let back = self.stream.number(SOURCE + 0x20, 0, 0)?;
+                let found = pick(before, (before.len() as u64).wrapping_sub(back))?;
+                self.repository.file(found).map_err(Error::Old)?
+            }
+            _ => return Err(Error::Damaged("a file is made from an unknown source")),
         };
         let header = if self.stream.number(HEADER, 0, 0)? == 0 {
             like.header.clone()
@@ -246,9 +262,7 @@ fn pick(list: &[Checksum], index: u64) -> Result<&Checksum, Error> {
     usize::try_from(index)
         .ok()
         .and_then(|index| list.get(index))
-        .ok_or(Error::Damaged(
-            "it refers to an object that the old commit has not",
-        ))
+        .ok_or(Error::Damaged("it refers to an object that is not there"))
 }
 
 fn check(found: &Checksum, wanted: &Checksum) -> Result<(), Error> {

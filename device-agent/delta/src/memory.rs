@@ -129,7 +129,11 @@ impl Repository for Device<'_> {
     }
 
     fn file(&mut self, name: &Checksum) -> io::Result<OldFile> {
-        let (header, content) = Objects::file(self.old, name)?;
+        let made = self.new.borrow().files.get(name).cloned();
+        let (header, content) = match made {
+            Some(made) => made,
+            None => Objects::file(self.old, name)?,
+        };
         Ok(OldFile {
             header,
             content: Box::new(content),

@@ -18,7 +18,7 @@ use crate::Error;
 /// The first bytes of a delta; the last is the version.
 pub(crate) const MAGIC: [u8; 8] = [b'T', b'L', b'D', b'E', b'L', b'T', b'A', VERSION];
 /// The version of the format.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// Bytes of a commit or directory at most.
 pub(crate) const METADATA_LIMIT: u64 = 8 << 20;
 /// Bytes of a file's header (owner, mode, link, attributes) at most.
@@ -42,6 +42,10 @@ pub(crate) enum Mode {
     /// By steps, with the addresses of an ELF file predicted.
     Elf,
     /// A file with a compressed part: that part's content, and how it was compressed.
+    #[cfg_attr(
+        not(feature = "make"),
+        expect(dead_code, reason = "a reader has a way of its own")
+    )]
     Packed,
 }
 

@@ -116,6 +116,31 @@ fn programs(args: &[&str]) -> (Vec<u8>, Vec<u8>) {
 }
 
 #[test]
+fn a_file_is_made_from_whatever_resembles_it() {
+    let mut dice = Dice(5);
+    let (gone, added) = (dice.bytes(40_000), dice.bytes(40_000));
+    let with = |head: &[u8], rest: &[u8]| [head, rest].concat();
+    let pair = Pair::new(
+        &[("a", gone.clone()), ("same", b"text".to_vec())],
+        &[
+            ("renamed", with(b"a head", &gone)),
+            ("same", b"text".to_vec()),
+            ("x", added.clone()),
+            ("y", with(b"another", &added)),
+        ],
+    );
+    pair.check();
+    let from = |name: &str| {
+        let file = pair.made.files.iter().find(|f| f.path.ends_with(name));
+        file.unwrap().from.clone()
+    };
+    assert_eq!(from("renamed").as_deref(), Some("/usr/a"));
+    assert_eq!(from("/x"), None);
+    assert_eq!(from("/y").as_deref(), Some("/usr/x"));
+    assert!(pair.made.bytes.len() < added.len() + 1000);
+}
+
+#[test]
 fn directories_and_commits_are_read() {
     let mut store = Store::default();
     let commit = store.commit(&[("a", vec![1]), ("b", vec![2; 3])]);

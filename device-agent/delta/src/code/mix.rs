@@ -39,6 +39,12 @@ static STRETCH: LazyLock<Box<[i16; 4096]>> = LazyLock::new(|| {
 static STEPS: LazyLock<[u32; 1024]> =
     LazyLock::new(|| std::array::from_fn(|n| 131_072 / (2 * n as u32 + 3)));
 
+/// Counters of a table that stand together: a line of a processor's cache.
+const LINE: u32 = 16;
+
+/// Sets of weights for the bits of one value: by the place of a bit in it.
+const STEPS_OF_TREE: usize = 8;
+
 /// A hash of a context's parts.
 pub(crate) fn hash(seed: u32, value: u32) -> u32 {
     let mixed = (seed ^ value.wrapping_mul(0x9E37_79B1)).wrapping_mul(0x85EB_CA6B);
@@ -64,7 +70,7 @@ impl<const N: usize> Model<N> {
         Self {
             slots: vec![1 << 31; 1 << bits].into_boxed_slice(),
             mask: (1 << bits) - 1,
-            weights: vec![[start; N]; sets].into_boxed_slice(),
+            weights: vec![[start; N]; sets * STEPS_OF_TREE].into_boxed_slice(),
             limit,
             stretch: &STRETCH,
             steps: &STEPS,
@@ -74,6 +80,17 @@ impl<const N: usize> Model<N> {
     /// Codes one bit.
     #[inline]
     pub(crate) fn bit<C: BitCoder>(
+        &mut self,
+        coder: &mut C,
+        contexts: &[u32; N],
+        set: usize,
+        bit: u32,
+    ) -> u32 {
+        self.weighed(coder, contexts, set * STEPS_OF_TREE, bit)
+    }
+
+    #[inline]
+    fn weighed<C: BitCoder>(
         &mut self,
         coder: &mut C,
         contexts: &[u32; N],
@@ -109,7 +126,8 @@ impl<const N: usize> Model<N> {
         bit
     }
 
-    /// Codes the lowest `bits` bits of a value, highest first.
+    /// Codes the lowest `bits` bits of a value, highest first. Four of them share a line of the table in each context:
+    /// memory is what takes the time.
     pub(crate) fn tree<C: BitCoder>(
         &mut self,
         coder: &mut C,
@@ -118,12 +136,25 @@ impl<const N: usize> Model<N> {
         bits: u32,
         value: u32,
     ) -> u32 {
-        let mut node = 1u32;
-        for i in (0..bits).rev() {
-            let at = contexts.map(|c| hash(c, node));
-            let bit = self.bit(coder, &at, set, (value >> i) & 1);
-            node = (node << 1) | bit;
+        let mut found = 1u32;
+        let mut left = bits;
+        while left > 0 {
+            let lines = contexts.map(|c| hash(c, found) & !(LINE - 1));
+            let now = left.min(LINE.ilog2());
+            let mut node = 1u32;
+            for _ in 0..now {
+                left -= 1;
+                let at = lines.map(|line| line | node);
+                let bit = self.weighed(
+                    coder,
+                    &at,
+                    set * STEPS_OF_TREE + (bits - left - 1) as usize,
+                    (value >> left) & 1,
+                );
+                node = (node << 1) | bit;
+            }
+            found = (found << now) | (node & ((1 << now) - 1));
         }
-        node & ((1u64 << bits) - 1) as u32
+        found & ((1u64 << bits) - 1) as u32
     }
 }

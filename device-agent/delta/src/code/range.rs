@@ -129,6 +129,11 @@ impl<R: Read> Decoder<R> {
         self.at += 1;
         byte
     }
+
+    /// Whether the last bytes are those with which an encoder ends.
+    pub(crate) fn ended(&self) -> bool {
+        self.value == self.high
+    }
 }
 
 impl<R: Read> BitCoder for Decoder<R> {

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::packed;
 use super::pairing::{self, OldName};
+use super::similar::Shared;
 use crate::code::Encoder;
 use crate::object::{Checksum, Kind};
 use crate::packed::Packed;
@@ -57,9 +58,40 @@ pub struct FileCost {
 
 struct Job {
     name: Checksum,
-    /// Place in the old commit's list of files.
-    like: Option<usize>,
+    /// Place in the new commit's list of files.
+    place: usize,
+    like: Option<Like>,
     bytes: u64,
+}
+
+/// A file that resembles another: its place in the list of its commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Like {
+    Old(usize),
+    /// One of the new commit that comes before.
+    New(usize),
+}
+
+/// Both commits' objects.
+struct Sides<'a> {
+    old: &'a Closure,
+    new: &'a Closure,
+}
+
+impl Sides<'_> {
+    fn name(&self, like: Like) -> &Checksum {
+        match like {
+            Like::Old(place) => &self.old.files[place],
+            Like::New(place) => &self.new.files[place],
+        }
+    }
+
+    fn path(&self, like: Like) -> &str {
+        match like {
+            Like::Old(place) => &self.old.paths[place],
+            Like::New(place) => &self.new.paths[place],
+        }
+    }
 }
 
 struct Ready {
@@ -114,8 +146,12 @@ pub fn make(
         }
         Ok(content)
     })?;
-    let jobs = jobs(objects, &old, &new)?;
-    let files = files(objects, &old, &new, &jobs, threads, &mut stream)?;
+    let sides = Sides {
+        old: &old,
+        new: &new,
+    };
+    let jobs = jobs(objects, &sides, threads)?;
+    let files = files(objects, &sides, &jobs, threads, &mut stream)?;
     stream.number(LENGTH, 9, 0x5a)?;
     let mut bytes = MAGIC.to_vec();
     bytes.extend(stream.coder.finish());
@@ -144,12 +180,13 @@ fn in_memory() -> io::Result<Box<dyn Scratch>> {
     Ok(Box::new(Vec::new()))
 }
 
-fn jobs(objects: &dyn Objects, old: &Closure, new: &Closure) -> Result<Vec<Job>, Error> {
+fn jobs(objects: &dyn Objects, sides: &Sides<'_>, threads: usize) -> Result<Vec<Job>, Error> {
+    let (old, new) = (sides.old, sides.new);
     let size = |name: &Checksum| objects.size(name).map_err(Error::Old);
     let mut wanted = Vec::new();
-    for (name, path) in new.files.iter().zip(&new.paths) {
+    for (place, (name, path)) in new.files.iter().zip(&new.paths).enumerate() {
         if !old.has_file(name) {
-            wanted.push((*name, path.as_str(), size(name)?));
+            wanted.push((place, path.as_str(), size(name)?));
         }
     }
     let mut names = Vec::new();
@@ -160,30 +197,66 @@ fn jobs(objects: &dyn Objects, old: &Closure, new: &Closure) -> Result<Vec<Job>,
             gone: !new.has_file(name),
         });
     }
-    let likes = pairing::choose(
+    let by_name = pairing::choose(
         &names,
         &wanted.iter().map(|w| (w.1, w.2)).collect::<Vec<_>>(),
     );
-    Ok(wanted
-        .iter()
-        .zip(likes)
-        .map(|((name, _, bytes), like)| Job {
-            name: *name,
+    let mut likes: Vec<Option<Like>> = by_name.iter().map(|l| l.map(Like::Old)).collect();
+    by_content(objects, sides, &names, &wanted, threads, &mut likes)?;
+    let jobs = wanted.iter().zip(likes);
+    jobs.map(|((place, _, bytes), like)| {
+        let before = match like {
+            Some(like) => size(sides.name(like))?,
+            None => 0,
+        };
+        Ok(Job {
+            name: new.files[*place],
+            place: *place,
             like,
-            bytes: bytes + like.map_or(0, |i| names[i].bytes),
+            bytes: bytes + before,
         })
-        .collect())
+    })
+    .collect()
+}
+
+/// Takes another file than the one of the like name where that shares more content: one that has gone, or a new one
+/// that comes before.
+fn by_content(
+    objects: &dyn Objects,
+    sides: &Sides<'_>,
+    names: &[OldName<'_>],
+    wanted: &[(usize, &str, u64)],
+    threads: usize,
+    likes: &mut [Option<Like>],
+) -> Result<(), Error> {
+    let old = (0..names.len()).filter(|i| names[*i].gone && names[*i].bytes > 0);
+    let mut candidates: Vec<Like> = old.map(Like::Old).collect();
+    let first_new = candidates.len();
+    candidates.extend(wanted.iter().map(|w| Like::New(w.0)));
+    let read = |like: &Like| Ok(objects.file(sides.name(*like))?.1);
+    let shared = Shared::read(&candidates, threads, &read).map_err(Error::Old)?;
+    let place_of: HashMap<Like, usize> = candidates
+        .iter()
+        .enumerate()
+        .map(|(i, c)| (*c, i))
+        .collect();
+    for (i, like) in likes.iter_mut().enumerate() {
+        let own = first_new + i;
+        let present = like.and_then(|like| place_of.get(&like).copied());
+        if let Some(better) = shared.best(own, present, |other| other < own) {
+            *like = Some(candidates[better]);
+        }
+    }
+    Ok(())
 }
 
 fn files(
     objects: &dyn Objects,
-    old: &Closure,
-    new: &Closure,
+    sides: &Sides<'_>,
     jobs: &[Job],
     threads: usize,
     stream: &mut Stream<Encoder>,
 ) -> Result<Vec<FileCost>, Error> {
-    let path_of: HashMap<&Checksum, &String> = new.files.iter().zip(&new.paths).collect();
     let mut costs = Vec::with_capacity(jobs.len());
     let mut last = 0u64;
     let mut begin = 0;
@@ -195,14 +268,12 @@ fn files(
             end += 1;
         }
         let batch = &jobs[begin..end];
-        for (job, ready) in batch.iter().zip(prepare(objects, old, batch, threads)?) {
+        for (job, ready) in batch.iter().zip(prepare(objects, sides, batch, threads)?) {
             let before = stream.coder.len();
             file(stream, job, &ready, &mut last)?;
             costs.push(FileCost {
-                path: path_of
-                    .get(&job.name)
-                    .map_or_else(String::new, |p| (*p).clone()),
-                from: job.like.map(|i| old.paths[i].clone()),
+                path: sides.new.paths[job.place].clone(),
+                from: job.like.map(|like| sides.path(like).to_owned()),
                 length: ready.new.1.len() as u64,
                 cost: (stream.coder.len() - before) as u64,
             });
@@ -215,7 +286,7 @@ fn files(
 /// Plans for files, side by side, in order.
 fn prepare(
     objects: &dyn Objects,
-    old: &Closure,
+    sides: &Sides<'_>,
     batch: &[Job],
     threads: usize,
 ) -> Result<Vec<Ready>, Error> {
@@ -227,7 +298,7 @@ fn prepare(
             scope.spawn(|| loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 let Some(job) = batch.get(i) else { break };
-                let ready = ready(objects, old, job);
+                let ready = ready(objects, sides, job);
                 done.lock().unwrap_or_else(PoisonError::into_inner)[i] = Some(ready);
             });
         }
@@ -236,9 +307,9 @@ fn prepare(
     done.into_iter().flatten().collect()
 }
 
-fn ready(objects: &dyn Objects, old: &Closure, job: &Job) -> Result<Ready, Error> {
+fn ready(objects: &dyn Objects, sides: &Sides<'_>, job: &Job) -> Result<Ready, Error> {
     let before = match job.like {
-        Some(place) => objects.file(&old.files[place]).map_err(Error::Old)?,
+        Some(like) => objects.file(sides.name(like)).map_err(Error::Old)?,
         None => Default::default(),
     };
     let after = objects.file(&job.name).map_err(Error::Old)?;
@@ -290,10 +361,19 @@ fn file(
     ready: &Ready,
     last: &mut u64,
 ) -> Result<(), Error> {
-    stream.number(SOURCE, 2, job.like.is_some().into())?;
-    if let Some(place) = job.like {
-        stream.signed(SOURCE + 0x10, (place as i64).wrapping_sub(*last as i64))?;
-        *last = place as u64 + 1;
+    match job.like {
+        None => {
+            stream.number(SOURCE, 2, 0)?;
+        }
+        Some(Like::Old(place)) => {
+            stream.number(SOURCE, 2, 1)?;
+            stream.signed(SOURCE + 0x10, (place as i64).wrapping_sub(*last as i64))?;
+            *last = place as u64 + 1;
+        }
+        Some(Like::New(place)) => {
+            stream.number(SOURCE, 2, 2)?;
+            stream.number(SOURCE + 0x20, 0, (job.place - place) as u64)?;
+        }
     }
     let same = ready.old.0 == ready.new.0;
     stream.number(HEADER, 0, (!same).into())?;

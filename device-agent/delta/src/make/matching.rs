@@ -8,6 +8,8 @@ const WINDOW: usize = 12;
 const TRIES: usize = 48;
 /// Bytes by which another place must be better.
 const BETTER: usize = 12;
+/// Equal bytes that a differing one must be worth when a stretch is made longer.
+const MISMATCH: i64 = 2;
 
 struct Index<'a> {
     old: &'a [u8],
@@ -210,7 +212,11 @@ fn stretch(old: &[u8], new: &[u8], from: usize, to: usize, runs: &[Run], found: 
                 if !fits(runs[i - 1].shift, at) {
                     break;
                 }
-                score += if same(runs[i - 1].shift, at) { 1 } else { -1 };
+                score += if same(runs[i - 1].shift, at) {
+                    1
+                } else {
+                    -MISMATCH
+                };
                 if score >= best {
                     (best, forward) = (score, at + 1);
                 }
@@ -226,7 +232,11 @@ fn stretch(old: &[u8], new: &[u8], from: usize, to: usize, runs: &[Run], found: 
                 if !fits(runs[i].shift, at) {
                     break;
                 }
-                score += if same(runs[i].shift, at) { 1 } else { -1 };
+                score += if same(runs[i].shift, at) {
+                    1
+                } else {
+                    -MISMATCH
+                };
                 if score >= best {
                     (best, backward) = (score, at);
                 }

@@ -6,6 +6,7 @@ mod packed;
 mod pairing;
 mod records;
 mod sections;
+mod similar;
 
 pub use delta::{make, FileCost, Made, Objects};
 #[cfg(fuzzing)]

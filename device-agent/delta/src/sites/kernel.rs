@@ -54,6 +54,7 @@ impl Entry {
     }
 
     /// Whether both are tables of the same things.
+    #[cfg(feature = "make")]
     pub(crate) fn is_like(self, other: Self) -> bool {
         std::mem::discriminant(&self) == std::mem::discriminant(&other)
     }

@@ -97,7 +97,7 @@ impl Form {
 }
 
 /// Bytes of code that are looked at together; each such piece is read independently of the others.
-const PIECE: u64 = 1 << 14;
+const PIECE: u64 = 1 << 10;
 /// Bytes before a piece in which the decoder finds its step.
 const LEAD: u64 = 48;
 /// Bytes after a piece that its last instruction may need.
