@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::code::{hash, BitCoder, Model, Numbers};
-use crate::fresh::Fresh;
+use crate::fresh::{Expected, Fresh};
 use crate::layout::{Aim, Layout};
 use crate::plan::Plan;
 use crate::sites::{Site, Sites};
@@ -25,7 +25,6 @@ pub(crate) struct Models {
     pub(crate) numbers: Numbers,
     flags: Model<4>,
     spans: Model<3>,
-    bytes: Model<5>,
     fresh: Fresh,
 }
 
@@ -35,7 +34,6 @@ impl Models {
             numbers: Numbers::new(),
             flags: Model::new(16, 64, 255),
             spans: Model::new(16, 4, 255),
-            bytes: Model::new(20, 16, 127),
             fresh: Fresh::new(),
         }
     }
@@ -175,6 +173,7 @@ impl<'a, C: BitCoder> Content<'a, C> {
                     self.odd(byte, span.get(i + 1).copied().unwrap_or(0), 0, actual, tape)
                 };
                 tape.push(byte)?;
+                self.models.fresh.took(tape.history());
             }
         }
         Ok(())
@@ -182,19 +181,12 @@ impl<'a, C: BitCoder> Content<'a, C> {
 
     /// A byte that is not the expected one.
     fn odd(&mut self, expected: u8, next: u8, kind: u32, actual: u8, tape: &Tape<'_>) -> u8 {
-        let last = (tape.history() & 0xff) as u32;
-        let two = (tape.history() & 0xffff) as u32;
-        let contexts = [
-            hash(0x10 + kind, u32::from(expected)),
-            hash(0x20 + kind, last << 8 | u32::from(expected)),
-            hash(0x30 + kind, two),
-            hash(0x40 + kind, u32::from(next) << 8 | u32::from(expected)),
-            hash(0x50, last),
-        ];
-        let set = kind.min(15) as usize;
-        self.models
-            .bytes
-            .tree(self.coder, &contexts, set, 8, actual.into()) as u8
+        let expected = Expected {
+            kind: kind + 1,
+            byte: expected,
+            next,
+        };
+        self.models.fresh.byte(self.coder, expected, actual, tape)
     }
 
     fn site(&mut self, site: &Site, field: &[u8], tape: &mut Tape<'_>) -> Result<(), Error> {
@@ -306,6 +298,7 @@ impl<'a, C: BitCoder> Content<'a, C> {
             let byte = self.odd(byte, next, kind, (actual >> (8 * i)) as u8, tape);
             found |= u64::from(byte) << (8 * i);
             tape.push(byte)?;
+            self.models.fresh.took(tape.history());
         }
         Ok(found)
     }

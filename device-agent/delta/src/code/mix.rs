@@ -12,14 +12,14 @@ const LOGISTIC: [i32; 33] = [
 ];
 
 /// Probability in 1/65536 of a logit in 1/256, which lies within ±2047.
-fn squash(logit: i32) -> i32 {
+pub(super) fn squash(logit: i32) -> i32 {
     let x = logit.clamp(-2047, 2047) + 2048;
     let (index, rest) = ((x >> 7) as usize, x & 127);
     (LOGISTIC[index] * (128 - rest) + LOGISTIC[index + 1] * rest) >> 7
 }
 
 /// The inverse of [`squash`], by probabilities in 1/4096.
-static STRETCH: LazyLock<Box<[i16; 4096]>> = LazyLock::new(|| {
+pub(super) static STRETCH: LazyLock<Box<[i16; 4096]>> = LazyLock::new(|| {
     let mut table = Box::new([0i16; 4096]);
     let mut next = 0;
     for logit in -2047..=2047 {
@@ -36,7 +36,7 @@ static STRETCH: LazyLock<Box<[i16; 4096]>> = LazyLock::new(|| {
 });
 
 /// Steps of a counter's adaptation: 65536 / (n + 1.5).
-static STEPS: LazyLock<[u32; 1024]> =
+pub(super) static STEPS: LazyLock<[u32; 1024]> =
     LazyLock::new(|| std::array::from_fn(|n| 131_072 / (2 * n as u32 + 3)));
 
 /// Counters of a table that stand together: a line of a processor's cache.
