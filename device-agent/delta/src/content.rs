@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::code::{hash, BitCoder, Model, Numbers};
-use crate::fresh::{Expected, Fresh};
+use crate::fresh::{Aimed, Expected, Fresh};
 use crate::layout::{Aim, Layout};
 use crate::plan::Plan;
 use crate::sites::{Site, Sites};
@@ -78,11 +78,32 @@ impl<'a, C: BitCoder> Content<'a, C> {
         let mut window = Vec::new();
         let mut sites = Vec::new();
         for step in &plan.steps {
-            for i in 0..step.fresh {
-                if i % WINDOW == 0 {
+            let mut i = 0;
+            while i < step.fresh {
+                if i % WINDOW < 4 {
                     self.coder.check().map_err(Error::Delta)?;
                 }
+                if step.fresh - i > 4 {
+                    if let Some(here) = self.branch(tape) {
+                        let mut actual = [0u8; 4];
+                        for (i, byte) in actual.iter_mut().enumerate() {
+                            *byte = tape.ahead(i);
+                        }
+                        let actual = u64::from(u32::from_le_bytes(actual));
+                        let aimed = Aimed { class: 40, expected: here, old: here, here, width: 4 };
+                        let target = here.wrapping_add(actual) & 0xffff_ffff;
+                        let target = self.models.fresh.target(self.coder, &aimed, target, tape);
+                        let number = target.wrapping_sub(here);
+                        for k in 0..4 {
+                            tape.push((number >> (8 * k)) as u8)?;
+                            self.models.fresh.took(tape.history());
+                        }
+                        i += 4;
+                        continue;
+                    }
+                }
                 self.models.fresh.code(self.coder, tape)?;
+                i += 1;
             }
             let mut done = 0;
             while done < step.alike {
@@ -106,6 +127,20 @@ impl<'a, C: BitCoder> Content<'a, C> {
         }
         self.coder.check().map_err(Error::Delta)?;
         tape.flush()
+    }
+
+    fn branch(&self, tape: &Tape<'_>) -> Option<u64> {
+        let h = tape.history();
+        let (a, b, c) = (h as u8, (h >> 8) as u8, (h >> 16) as u8);
+        let call = a & 0xfe == 0xe8;
+        let jump = a & 0xf0 == 0x80 && b == 0x0f;
+        let data = a & 0xc7 == 5 && c & 0xf8 == 0x48 && matches!(b, 0x8b | 0x8d | 0x89 | 0x3b | 0x39 | 0x63 | 0x03);
+        let through = b == 0xff && (a == 0x15 || a == 0x25);
+        if !(call || jump || data || through) {
+            return None;
+        }
+        let here = self.layout.as_ref()?.x86_at(tape.at)?;
+        Some(here.wrapping_add(4) & 0xffff_ffff)
     }
 
     fn alike(
@@ -289,6 +324,35 @@ impl<'a, C: BitCoder> Content<'a, C> {
                 emit(tape, candidate, width)?;
                 return Ok(candidate);
             }
+        }
+        // Where it aims says more than how far that is from here.
+        let aimed = Aimed {
+            class,
+            expected: aim.mapped.to.wrapping_add(off as u64) & mask,
+            old: aim.target,
+            here: aim.base & mask,
+            width: width as u32,
+        };
+        let value = aim.target_of(site.form.get(actual, site.width));
+        let made = |target| site.form.set(stored, aim.number_of(target, site.width)) & mask;
+        let contexts = [hash(9, class), hash(10, self.hits & 3), 0, 0];
+        let same = self.models.flags.bit(
+            self.coder,
+            &contexts,
+            40,
+            u32::from(made(value) == actual),
+        );
+        if same == 1 {
+            let target = self
+                .models
+                .fresh
+                .target(self.coder, &aimed, value, tape);
+            let found = made(target);
+            for i in 0..width {
+                tape.push((found >> (8 * i)) as u8)?;
+                self.models.fresh.took(tape.history());
+            }
+            return Ok(found);
         }
         let mut found = 0u64;
         for i in 0..width {

@@ -20,6 +20,20 @@ pub(crate) struct Expected {
     pub(crate) next: u8,
 }
 
+/// What is known of a field besides the bytes before it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Aimed {
+    pub(crate) class: u32,
+    /// Where it is expected to aim.
+    pub(crate) expected: u64,
+    /// Where the old one aimed.
+    pub(crate) old: u64,
+    /// Where it stands, or what it counts from.
+    pub(crate) here: u64,
+    /// Bytes.
+    pub(crate) width: u32,
+}
+
 /// Statistics of bytes.
 pub(crate) struct Fresh {
     history: History<8>,
@@ -29,6 +43,8 @@ pub(crate) struct Fresh {
     at: u32,
     from: u32,
     length: u32,
+    /// Where the last such field aimed.
+    last: u64,
 }
 
 impl Fresh {
@@ -40,6 +56,7 @@ impl Fresh {
             at: 0,
             from: 0,
             length: 0,
+            last: 0,
         }
     }
 
@@ -92,6 +109,48 @@ impl Fresh {
         ];
         self.history
             .byte(coder, &contexts, copy, expected.kind, actual)
+    }
+
+    /// Where a field aims: its bytes from the highest on. The caller has nothing on the tape yet.
+    pub(crate) fn target<C: BitCoder>(
+        &mut self,
+        coder: &mut C,
+        aimed: &Aimed,
+        actual: u64,
+        tape: &Tape<'_>,
+    ) -> u64 {
+        let h = tape.history();
+        let mut found = 0u64;
+        for i in (0..aimed.width).rev() {
+            let high = hash(hash(i, found as u32), (found >> 32) as u32);
+            let expected = aimed.expected >> (8 * i);
+            let right = expected >> 8 == found;
+            let here = aimed.here >> (8 * i);
+            let near = here >> 8 == found;
+            let kind = 9 + i.min(3);
+            let old = aimed.old as u32;
+            let contexts = [
+                hash(high, 0x100),
+                hash(high, hash(0x101, self.last as u32)),
+                hash(high, hash(0x102, h as u32 & 0xff_ffff)),
+                hash(
+                    hash(0x103, aimed.class << 8 | i),
+                    u32::from(right) << 8 | expected as u32 & 0xff,
+                ),
+                hash(high, hash(0x104, old)),
+                hash(high, hash(0x105, h as u32 & 0xffff)),
+                hash(
+                    hash(0x106, (h as u32 & 0xff) << 8 | aimed.width << 4 | i),
+                    u32::from(near) << 8 | here as u32 & 0xff,
+                ),
+                hash(high, hash(0x107, aimed.class)),
+            ];
+            let byte = (actual >> (8 * i)) as u8;
+            let byte = self.history.byte(coder, &contexts, None, kind, byte);
+            found = found << 8 | u64::from(byte);
+        }
+        self.last = found;
+        found
     }
 
     /// The last byte of `recent` (newest lowest) is on the tape.

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use crate::elf::{Elf, Section};
+use crate::elf::{Elf, Machine, Section};
 use crate::pieces::{disjoint, Piece};
 use crate::sites::Meaning;
 
@@ -35,6 +35,8 @@ pub(crate) struct Layout {
     pairs: Vec<Option<usize>>,
     pieces: Vec<Piece>,
     relocatable: bool,
+    /// By new section: whether it holds x86-64 code that is linked.
+    x86: Vec<bool>,
     /// The sections found last: neighbouring fields are in the same.
     last_old: Cell<usize>,
     last_new: Cell<usize>,
@@ -61,7 +63,16 @@ impl Layout {
             .collect();
         by_address.sort_by_key(|&i| (old[i].addr, i));
         let (_, pieces) = self::pieces(steps);
+        let mut x86 = vec![false; new.len()];
+        if elf.machine == Machine::X86 && elf.wide && !elf.relocatable {
+            for (section, pair) in old.iter().zip(&pairs) {
+                if let Some(is) = pair.and_then(|pair| x86.get_mut(pair)) {
+                    *is |= section.is_code();
+                }
+            }
+        }
         Self {
+            x86,
             old,
             by_address,
             new,
@@ -167,16 +178,26 @@ impl Layout {
         })
     }
 
-    fn new_address(&self, offset: u64) -> u64 {
-        if self.relocatable {
-            return offset;
-        }
+    fn new_section(&self, offset: u64) -> Option<usize> {
         let holds = |i: usize| {
             let s = &self.new[i];
             s.addr != 0 && s.offset <= offset && offset - s.offset < s.size
         };
-        let found = found_again(&self.last_new, self.new.len(), holds);
-        found.map_or(offset, |i| {
+        found_again(&self.last_new, self.new.len(), holds)
+    }
+
+    /// The address of an offset in the new file, if x86-64 code is there.
+    pub(crate) fn x86_at(&self, offset: u64) -> Option<u64> {
+        let section = self.new_section(offset)?;
+        let s = &self.new[section];
+        self.x86[section].then(|| s.addr.wrapping_add(offset - s.offset))
+    }
+
+    fn new_address(&self, offset: u64) -> u64 {
+        if self.relocatable {
+            return offset;
+        }
+        self.new_section(offset).map_or(offset, |i| {
             let s = &self.new[i];
             s.addr.wrapping_add(offset - s.offset)
         })
@@ -398,5 +419,25 @@ impl Aim {
             self.base.wrapping_add(number as u64)
         };
         to.wrapping_sub(self.mapped.to) as i64
+    }
+
+    /// Where this number aims in the new file.
+    pub(crate) fn target_of(&self, number: i64) -> u64 {
+        if self.negative {
+            self.base.wrapping_sub(number as u64)
+        } else {
+            self.base.wrapping_add(number as u64)
+        }
+    }
+
+    /// The number that aims there, as far as it goes into so many bytes.
+    pub(crate) fn number_of(&self, target: u64, width: u8) -> i64 {
+        let number = if self.negative {
+            self.base.wrapping_sub(target)
+        } else {
+            target.wrapping_sub(self.base)
+        };
+        let unused = 64 - 8 * u32::from(width);
+        ((number << unused) as i64) >> unused
     }
 }
