@@ -25,6 +25,7 @@ pub(crate) struct Models {
     pub(crate) numbers: Numbers,
     flags: Model<4>,
     spans: Model<3>,
+    hits: Model<6>,
     fresh: Fresh,
 }
 
@@ -34,6 +35,7 @@ impl Models {
             numbers: Numbers::new(),
             flags: Model::new(16, 64, 255),
             spans: Model::new(16, 4, 255),
+            hits: Model::new(18, 4, 255),
             fresh: Fresh::new(),
         }
     }
@@ -192,13 +194,19 @@ impl<'a, C: BitCoder> Content<'a, C> {
                     hash(4, equal & 0xff | u32::from(any) << 8),
                     hash(5, u32::from(byte) | (equal & 3) << 8),
                     hash(6, (equal & 15) << 6 | i as u32),
+                    hash(7, u32::from(byte) << 8 | (tape.history() & 0xff) as u32),
+                    hash(
+                        hash(8, (tape.history() & 0xffff) as u32),
+                        u32::from(byte) << 1 | equal & 1,
+                    ),
+                    hash(9, self.models.fresh.agrees(byte) << 4 | equal & 15),
                 ];
                 let hit = if known {
                     0
                 } else {
                     self.models
-                        .spans
-                        .bit(self.coder, &contexts, 1, u32::from(actual == byte))
+                        .hits
+                        .bit(self.coder, &contexts, 0, u32::from(actual == byte))
                 };
                 equal = equal << 1 | hit;
                 any |= hit == 0;

@@ -72,6 +72,15 @@ impl Fresh {
         Ok(())
     }
 
+    /// Whether what followed the same bytes before says so too: 0 if it is not known, else by how many were the same.
+    pub(crate) fn agrees(&self, byte: u8) -> u32 {
+        if self.length == 0 {
+            return 0;
+        }
+        let same = self.past[self.from as usize & (PAST - 1)] == byte;
+        self.length.ilog2().min(15) << 1 | u32::from(same)
+    }
+
     /// A byte; the caller tells by [`Fresh::took`] when it is on the tape.
     pub(crate) fn byte<C: BitCoder>(
         &mut self,

@@ -7,7 +7,7 @@ const WINDOW: usize = 12;
 /// Places with the same hash that are tried.
 const TRIES: usize = 48;
 /// Bytes by which another place must be better.
-const BETTER: usize = 12;
+const BETTER: usize = 18;
 /// Equal bytes that a differing one must be worth when a stretch is made longer.
 const MISMATCH: i64 = 2;
 
