@@ -7,12 +7,14 @@
 
 #![forbid(unsafe_code)]
 
+mod aim;
 mod apply;
+mod bytes;
 mod code;
 mod content;
 mod elf;
 mod error;
-mod fresh;
+mod fields;
 mod header;
 mod layout;
 #[cfg(feature = "make")]

@@ -51,6 +51,16 @@ pub(crate) fn hash(seed: u32, value: u32) -> u32 {
     mixed ^ (mixed >> 15)
 }
 
+/// A probability (22 bits, then 10 of times seen, up to `limit`) after one more bit.
+#[inline]
+pub(super) fn moved(slot: u32, bit: u32, limit: u32, steps: &[u32; 1024]) -> u32 {
+    let count = slot & 1023;
+    let old = i64::from(slot >> 10);
+    let target = if bit == 1 { (1 << 22) - 1 } else { 0 };
+    let new = old + (((target - old) * i64::from(steps[count as usize])) >> 16);
+    ((new as u32) << 10) | if count < limit { count + 1 } else { count }
+}
+
 /// Predicts bits from `N` contexts.
 pub(crate) struct Model<const N: usize> {
     /// Probability of a one in the upper 22 bits, times seen in the lower 10.
@@ -115,13 +125,7 @@ impl<const N: usize> Model<N> {
             weights[i] = (weights[i] + ((inputs[i] * (error >> 4) * 6 + 0x8000) >> 16))
                 .clamp(-(1 << 20), 1 << 20);
             let slot = &mut self.slots[(contexts[i] & self.mask) as usize];
-            let count = *slot & 1023;
-            let old = *slot >> 10;
-            let step = self.steps[count as usize];
-            let target = if bit == 1 { (1 << 22) - 1 } else { 0 };
-            let moved =
-                i64::from(old) + (((i64::from(target) - i64::from(old)) * i64::from(step)) >> 16);
-            *slot = ((moved as u32) << 10) | if count < self.limit { count + 1 } else { count };
+            *slot = moved(*slot, bit, self.limit, self.steps);
         }
         bit
     }

@@ -3,13 +3,13 @@
 //! Everything is integer arithmetic, the same on every processor. The functions that code a value exist
 //! once for both directions: an encoder is given the value, a decoder returns it.
 
-mod bytes;
+mod byte;
 mod history;
 mod mix;
 mod number;
 mod range;
 
-pub(crate) use bytes::History;
+pub(crate) use byte::{ByteModel, Known, CONTEXTS};
 pub(crate) use mix::{hash, Model};
 pub(crate) use number::Numbers;
 #[cfg(feature = "make")]

@@ -5,7 +5,7 @@ mod arm;
 mod btf;
 pub(crate) mod kernel;
 pub(crate) mod tables;
-mod x86;
+pub(crate) mod x86;
 
 use crate::elf::{Elf, Machine, Section};
 use crate::source::Source;

@@ -56,6 +56,19 @@ const TWO: [u8; 256] = {
     t
 };
 
+/// Whether these bytes (the newest lowest) end where a 32-bit displacement begins, as far as a few of them tell: calls,
+/// jumps, branches, and what moves, compares or takes the address of something by a place relative to the instruction.
+pub(crate) fn names_place(history: u64) -> bool {
+    let [last, opcode, prefix, ..] = history.to_le_bytes();
+    match (last, opcode) {
+        (0xe8 | 0xe9, _) | (0x80..=0x8f, 0x0f) | (0x15 | 0x25, 0xff) => true,
+        (_, 0x03 | 0x39 | 0x3b | 0x63 | 0x89 | 0x8b | 0x8d) => {
+            last & 0xc7 == 5 && prefix & 0xf8 == 0x48
+        }
+        _ => false,
+    }
+}
+
 /// The instruction at the beginning of `code`; `None` if there is none or it is cut off.
 pub(super) fn decode(code: &[u8]) -> Option<Instruction> {
     let mut at = 0;

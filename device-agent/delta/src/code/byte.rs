@@ -1,0 +1,215 @@
+//! Bytes predicted from what was seen in several contexts at once.
+//!
+//! A context keeps of each bit a history in one byte ([`super::history`]); how likely a one is after such a history is
+//! learnt, and a mixer weighs what the contexts say.
+
+use super::history::NEXT;
+use super::mix::{hash, moved, squash, STEPS, STRETCH};
+use super::range::BitCoder;
+
+/// Contexts of a byte.
+pub(crate) const CONTEXTS: usize = 8;
+/// What is mixed: a prediction of each context, what followed the same bytes before, and a constant.
+const INPUTS: usize = CONTEXTS + 2;
+/// The constant, a logit in 1/256: one.
+const BIAS: i32 = 256;
+/// Lines of the table, as a power of two: 8 MiB.
+const LINES: u32 = 19;
+/// Kinds of bytes that have weights of their own.
+const KINDS: usize = 16;
+/// Lengths of a copy that are told apart.
+const LENGTHS: usize = 32;
+/// Rows of the last stage, as a power of two.
+const ROWS: u32 = 14;
+
+/// Four bits in one context: what tells it from others, and the histories of 15 nodes.
+type Line = [u8; 16];
+
+/// Weights (65536 = 1) of the inputs.
+type Weights = [i32; INPUTS];
+
+/// What is known of a byte besides its contexts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known {
+    /// Which kind of byte it is.
+    pub(crate) kind: u32,
+    /// The byte before it.
+    pub(crate) last: u8,
+    /// What followed when the same bytes were last seen, and how many were the same.
+    pub(crate) copy: Option<(u8, u32)>,
+}
+
+impl Known {
+    /// What the copy says of the bit after those `found`, as long as it was right: the bit and the length's class.
+    fn copied(&self, found: usize, left: u32) -> Option<(usize, usize)> {
+        let (byte, length) = self.copy?;
+        if (usize::from(byte) | 256) >> (left + 1) != found {
+            return None;
+        }
+        let class = if length < 16 {
+            length
+        } else {
+            (12 + length / 4).min(LENGTHS as u32 - 1)
+        };
+        Some((usize::from(byte >> left & 1), class as usize))
+    }
+}
+
+/// Predicts bytes.
+pub(crate) struct ByteModel {
+    lines: Box<[Line]>,
+    /// By context and history: the probability of a one in the upper 22 bits, times seen in the lower 10.
+    maps: Box<[[u32; 256]; CONTEXTS]>,
+    /// The same, by length of the copy and what it says.
+    copies: Box<[[u32; 2]; LENGTHS]>,
+    /// Weights by kind and the bits before; by kind and the copy's length; by kind and the byte before. They are added.
+    by_bits: Box<[Weights]>,
+    by_length: Box<[Weights]>,
+    by_last: Box<[Weights]>,
+    /// By the byte before and 33 steps of the logit: what became of it.
+    rows: Box<[[u32; 33]]>,
+    next: &'static [[u8; 2]; 256],
+    stretch: &'static [i16; 4096],
+    steps: &'static [u32; 1024],
+}
+
+impl ByteModel {
+    pub(crate) fn new() -> Self {
+        let row = std::array::from_fn(|i| ((squash((i as i32 - 16) * 128) as u32) << 16) | 6);
+        let weights = |count, start| vec![[start; INPUTS]; count].into_boxed_slice();
+        Self {
+            lines: vec![[0; 16]; 1 << LINES].into_boxed_slice(),
+            maps: Box::new([[1 << 31; 256]; CONTEXTS]),
+            copies: Box::new([[1 << 31; 2]; LENGTHS]),
+            by_bits: weights(256 * KINDS, 1 << 14),
+            by_length: weights(LENGTHS * KINDS, 1 << 14),
+            by_last: weights(256 * KINDS, 0),
+            rows: vec![row; 1 << ROWS].into_boxed_slice(),
+            next: &NEXT,
+            stretch: &STRETCH,
+            steps: &STEPS,
+        }
+    }
+
+    /// The line of a context; if there is none, the one that has seen least is taken.
+    fn line(&mut self, context: u32) -> usize {
+        let check = ((context >> 24) as u8).max(1);
+        let first = (context & ((1 << LINES) - 1)) as usize;
+        let mut least = first;
+        for place in [first, first ^ 1, first ^ 2] {
+            if self.lines[place][0] == check {
+                return place;
+            }
+            if self.lines[place][1] < self.lines[least][1] {
+                least = place;
+            }
+        }
+        self.lines[least] = [0; 16];
+        self.lines[least][0] = check;
+        least
+    }
+
+    fn logit(&self, probability: u32) -> i32 {
+        self.stretch[(probability >> 20) as usize].into()
+    }
+
+    /// Codes a byte.
+    pub(crate) fn code<C: BitCoder>(
+        &mut self,
+        coder: &mut C,
+        contexts: &[u32; CONTEXTS],
+        known: &Known,
+        actual: u8,
+    ) -> u8 {
+        let mut found = 1usize;
+        let mut lines = [0; CONTEXTS];
+        for left in (0..8u32).rev() {
+            if left % 4 == 3 {
+                for (line, context) in lines.iter_mut().zip(contexts) {
+                    *line = self.line(hash(*context, found as u32));
+                }
+            }
+            let node = if left >= 4 {
+                found
+            } else {
+                found & ((1 << (3 - left)) - 1) | 1 << (3 - left)
+            };
+            let row = hash(contexts[0], found as u32) & ((1 << ROWS) - 1);
+            let bit = u32::from(actual) >> left & 1;
+            let bit = self.bit(
+                coder,
+                known,
+                found,
+                left,
+                &lines.map(|l| (l, node)),
+                row,
+                bit,
+            );
+            found = found << 1 | bit as usize;
+        }
+        found as u8
+    }
+
+    #[inline]
+    #[expect(clippy::too_many_arguments, reason = "all that predicts one bit")]
+    fn bit<C: BitCoder>(
+        &mut self,
+        coder: &mut C,
+        known: &Known,
+        found: usize,
+        left: u32,
+        nodes: &[(usize, usize); CONTEXTS],
+        row: u32,
+        bit: u32,
+    ) -> u32 {
+        let states = nodes.map(|(line, node)| usize::from(self.lines[line][node]));
+        let mut inputs = [0i32; INPUTS];
+        for (i, state) in states.iter().enumerate().filter(|(_, state)| **state > 0) {
+            inputs[i] = self.logit(self.maps[i][*state]);
+        }
+        let copied = known.copied(found, left);
+        if let Some((says, class)) = copied {
+            inputs[CONTEXTS] = self.logit(self.copies[class][says]);
+        }
+        inputs[CONTEXTS + 1] = BIAS;
+
+        let kind = (known.kind as usize).min(KINDS - 1);
+        let class = copied.map_or(0, |(_, class)| class);
+        let by_bits = &mut self.by_bits[kind << 8 | found];
+        let by_length = &mut self.by_length[kind * LENGTHS + class];
+        let by_last = &mut self.by_last[kind << 8 | usize::from(known.last)];
+        let mut sum = 0i64;
+        for i in 0..INPUTS {
+            sum += i64::from(inputs[i]) * i64::from(by_bits[i] + by_length[i] + by_last[i]);
+        }
+        let logit = ((sum >> 16).clamp(-2047, 2047)) as i32;
+        let p = squash(logit);
+        // What came of such predictions before, between two of 33 steps.
+        let row = &mut self.rows[row as usize];
+        let (step, part) = (((logit + 2048) >> 7) as usize, (logit + 2048) & 127);
+        let (low, high) = ((row[step] >> 16) as i32, (row[step + 1] >> 16) as i32);
+        let refined = (low * (128 - part) + high * part) >> 7;
+        let said = ((p + refined) / 2).clamp(16, 65520);
+        let bit = coder.bit(bit, said as u32);
+
+        let nearer = &mut row[step + usize::from(part >= 64)];
+        *nearer = moved(*nearer, bit, 255, self.steps);
+        let error = (((bit << 16) as i32) - p) >> 4;
+        for i in 0..INPUTS {
+            let by = (inputs[i] * error * 6 + 0x8000) >> 16;
+            for weights in [&mut *by_bits, &mut *by_length, &mut *by_last] {
+                weights[i] = (weights[i] + by).clamp(-(1 << 20), 1 << 20);
+            }
+        }
+        for (i, (state, (line, node))) in states.iter().zip(nodes).enumerate() {
+            let map = &mut self.maps[i][*state];
+            *map = moved(*map, bit, 255, self.steps);
+            self.lines[*line][*node] = self.next[*state][bit as usize];
+        }
+        if let Some((says, class)) = copied {
+            let copy = &mut self.copies[class][says];
+            *copy = moved(*copy, bit, 1023, self.steps);
+        }
+        bit
+    }
+}
