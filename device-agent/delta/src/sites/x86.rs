@@ -170,3 +170,20 @@ pub(super) fn decode(code: &[u8]) -> Option<Instruction> {
         relative,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_before_a_place_is_known() {
+        let after = |bytes: &[u8]| names_place(bytes.iter().fold(0, |h, b| h << 8 | u64::from(*b)));
+        assert!(after(&[0xe8])); // call
+        assert!(after(&[0x0f, 0x84])); // je
+        assert!(after(&[0x48, 0x8d, 0x3d])); // lea rdi, [rip + …]
+        assert!(after(&[0xff, 0x25])); // jmp [rip + …]
+        assert!(!after(&[0x48, 0x8d, 0x7d])); // lea rdi, [rbp + …]
+        assert!(!after(&[0x90, 0x8d, 0x3d]));
+        assert!(!after(&[0x48, 0x0f]));
+    }
+}
