@@ -81,6 +81,45 @@ pub struct Update {
     pub client_signer: Vec<String>,
     /// Proxy (`http://host:port`); without it that of the environment.
     pub proxy: Option<String>,
+    /// Compact deltas that take longer are left, for another way to the release.
+    pub delta_time: DeltaTime,
+}
+
+/// How long applying a compact delta takes: a class, because devices differ.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum DeltaTime {
+    /// Up to 20 million decisions: a few files.
+    Short,
+    /// Up to 200 million: what a distribution changes in some months.
+    Medium,
+    /// More.
+    #[default]
+    Long,
+}
+
+impl DeltaTime {
+    /// The class of a delta with so many decisions, as its release says.
+    pub fn of(decisions: u64) -> Self {
+        match decisions {
+            0..=20_000_000 => Self::Short,
+            20_000_001..=200_000_000 => Self::Medium,
+            _ => Self::Long,
+        }
+    }
+}
+
+impl std::fmt::Display for DeltaTime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Short => "short",
+            Self::Medium => "medium",
+            Self::Long => "long",
+        })
+    }
 }
 
 impl Default for Update {
@@ -95,6 +134,7 @@ impl Default for Update {
             client_key: None,
             client_signer: Vec::new(),
             proxy: None,
+            delta_time: DeltaTime::default(),
         }
     }
 }

@@ -10,6 +10,9 @@ use crate::problem::{Kind, Problem};
 /// Kept free beyond the plain need: directories of the new deployment, metadata, somebody else's files.
 pub const MARGIN: u64 = 32 << 20;
 
+/// Memory kept free beyond the plain need: for what runs beside.
+const MEMORY_MARGIN: u64 = 8 << 20;
+
 /// Bytes that may still be written on the file system of `path`.
 pub fn free(path: &Path) -> Result<u64> {
     // The path itself may not exist yet; its file system does.
@@ -48,6 +51,36 @@ pub fn require(path: &Path, need: u64, what: &str) -> Result<()> {
     .into())
 }
 
+/// An error that names need and have, unless `need` bytes of memory and the margin can be had. Where the kernel does not
+/// say how much that is, nothing is asked.
+pub fn require_memory(need: u64, what: &str) -> Result<()> {
+    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else {
+        return Ok(());
+    };
+    let need = need.saturating_add(MEMORY_MARGIN);
+    match available(&text) {
+        Some(have) if have < need => Err(Problem::new(
+            Kind::Room,
+            format!(
+                "{what} needs {} of memory, {} are available",
+                people(need),
+                people(have)
+            ),
+        )
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// `MemAvailable` of `/proc/meminfo` (proc(5)), in bytes.
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
 /// A number of bytes for people.
 pub fn people(bytes: u64) -> String {
     match bytes {
@@ -72,5 +105,17 @@ mod tests {
             text.contains("the update needs") && text.contains("are free"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn memory_is_read_from_the_kernels_table() {
+        let table = "MemTotal:        1000 kB\nMemFree:  1 kB\nMemAvailable:     512 kB\n";
+        assert_eq!(available(table), Some(512 << 10));
+        assert_eq!(available("MemTotal: 1 kB\n"), None);
+        assert_eq!(available("MemAvailable: much\n"), None);
+        require_memory(1, "a test").unwrap();
+        let error = require_memory(u64::MAX / 2, "the delta").unwrap_err();
+        assert_eq!(crate::problem::kind_of(&error), Kind::Room);
+        assert!(format!("{error:#}").contains("of memory"), "{error:#}");
     }
 }

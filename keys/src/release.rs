@@ -126,6 +126,12 @@ pub struct Compact {
     /// Bytes that applying it needs on the repository's file system besides, for a while.
     #[serde(default)]
     pub scratch_bytes: u64,
+    /// Bytes of memory that applying it takes.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Decisions in it: bits with a prediction of their own, which are what takes the time.
+    #[serde(default)]
+    pub decisions: u64,
 }
 
 fn first_version() -> u8 {

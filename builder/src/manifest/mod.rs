@@ -274,6 +274,8 @@ pub struct Update {
     pub client_signer: Vec<String>,
     /// Proxy on the way to the servers, `http://host:port`.
     pub proxy: Option<String>,
+    /// Compact deltas that take longer are left, for another way to the release.
+    pub delta_time: bsp::device::DeltaTime,
     /// Boots a new deployment has on trial, 1 to 9.
     #[schemars(range(min = 1, max = 9))]
     pub tries: u8,
@@ -293,6 +295,7 @@ impl Default for Update {
             client_key: None,
             client_signer: Vec::new(),
             proxy: None,
+            delta_time: bsp::device::DeltaTime::default(),
             tries: 3,
         }
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
+use bsp::device::DeltaTime;
 use keys::release::{Compact, Delta};
 use ostree::gio::prelude::*;
 use ostree::{gio, glib, ObjectType, Repo};
@@ -17,7 +18,7 @@ use treeline_delta::{
 
 use super::contents::{self, NO_CANCEL};
 use super::delta::{self, Maker};
-use super::File;
+use super::{CompactFile, File};
 use crate::cache::Inputs;
 
 /// Names in the cache's entry: the delta, and what applying it takes.
@@ -45,7 +46,12 @@ pub(super) fn add(
             .iter_mut()
             .find(|row| row.from.as_ref() == Some(&delta.from));
         if let (Some(row), Some(compact)) = (row, &compact) {
-            row.compact = Some(compact.file.length);
+            row.compact = Some(CompactFile {
+                bytes: compact.file.length,
+                scratch_bytes: compact.scratch_bytes,
+                memory_bytes: compact.memory_bytes,
+                time: DeltaTime::of(compact.decisions),
+            });
         }
         delta.compact = compact;
     }
@@ -88,6 +94,8 @@ fn make(maker: &Maker<'_>, updates: &Path, board: &str, delta: &Delta) -> Result
         version: treeline_delta::VERSION,
         output_bytes: need.output_bytes,
         scratch_bytes: need.scratch_bytes,
+        memory_bytes: need.memory_bytes,
+        decisions: need.decisions,
     }))
 }
 
@@ -98,6 +106,10 @@ pub struct Need {
     pub output_bytes: u64,
     /// Bytes on disk besides, while one file is made.
     pub scratch_bytes: u64,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// Decisions read: what takes the time.
+    pub decisions: u64,
 }
 
 /// A delta made and tried.
@@ -140,6 +152,8 @@ fn proven(objects: &Archive, delta: &[u8], from: &Checksum, to: &Checksum) -> Re
     Ok(Need {
         output_bytes: applied.bytes,
         scratch_bytes: room.most.get(),
+        memory_bytes: applied.memory,
+        decisions: applied.decisions,
     })
 }
 

@@ -24,6 +24,10 @@ pub struct Cost {
     pub output_bytes: u64,
     /// Bytes on disk that applying it needs besides, for a while.
     pub scratch_bytes: u64,
+    /// Bytes of memory that applying it takes.
+    pub memory_bytes: u64,
+    /// How long that takes.
+    pub time: bsp::device::DeltaTime,
     /// Files, the dearest first.
     pub files: Vec<FileCost>,
 }
@@ -73,6 +77,8 @@ pub fn cost(from: &Side, to: &Side, keep: Option<&Path>) -> Result<Cost> {
         bytes: proven.made.bytes.len() as u64,
         output_bytes: proven.need.output_bytes,
         scratch_bytes: proven.need.scratch_bytes,
+        memory_bytes: proven.need.memory_bytes,
+        time: bsp::device::DeltaTime::of(proven.need.decisions),
         files,
     })
 }
@@ -87,10 +93,13 @@ impl fmt::Display for Cost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} in {} files, which take {}",
+            "{} in {} files, which take {}; a device needs {} of memory and {} of disk besides for it (time: {})",
             size(self.bytes),
             self.files.len(),
-            size(self.output_bytes)
+            size(self.output_bytes),
+            size(self.memory_bytes),
+            size(self.scratch_bytes),
+            self.time
         )?;
         for file in self.files.iter().take(SHOWN) {
             writeln!(

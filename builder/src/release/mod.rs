@@ -174,8 +174,21 @@ pub struct File {
     pub cached: bool,
     /// Seconds spent on it.
     pub seconds: f64,
-    /// Bytes of the same delta in Treeline's own format.
-    pub compact: Option<u64>,
+    /// The same delta in Treeline's own format.
+    pub compact: Option<CompactFile>,
+}
+
+/// A delta in Treeline's own format, and what a device needs to apply it.
+#[derive(Debug, Clone, Serialize)]
+pub struct CompactFile {
+    /// Bytes.
+    pub bytes: u64,
+    /// Bytes on disk for a while, besides the new version.
+    pub scratch_bytes: u64,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// How long it takes.
+    pub time: bsp::device::DeltaTime,
 }
 
 /// The checksum of the commit that a ref, a checksum or the unique beginning of one names.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{delta, Published};
+use super::{delta, CompactFile, Published};
 
 impl fmt::Display for Published {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,8 +23,8 @@ impl fmt::Display for Published {
         )?;
         writeln!(
             f,
-            "  {:<24} {:>10} {:>8} {:>10}",
-            "from", "size", "of full", "compact"
+            "  {:<24} {:>10} {:>8} {:>10} {:>10} {:>10} {:>7}",
+            "from", "size", "of full", "compact", "its memory", "its disk", "time"
         )?;
         for file in &self.files {
             let from = match (&file.from_version, &file.from) {
@@ -33,10 +33,12 @@ impl fmt::Display for Published {
             };
             writeln!(
                 f,
-                "  {from:<24} {:>10} {:>6.1} % {:>10}{}{}",
+                "  {from:<24} {:>10} {:>6.1} %{}{}{}",
                 size(file.bytes),
                 file.ratio * 100.0,
-                file.compact.map_or_else(String::new, size),
+                file.compact
+                    .as_ref()
+                    .map_or_else(String::new, ToString::to_string),
                 if file.offered {
                     ""
                 } else {
@@ -46,6 +48,19 @@ impl fmt::Display for Published {
             )?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for CompactFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            " {:>10} {:>10} {:>10} {:>7}",
+            size(self.bytes),
+            size(self.memory_bytes),
+            size(self.scratch_bytes),
+            self.time
+        )
     }
 }
 

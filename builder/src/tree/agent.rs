@@ -179,6 +179,7 @@ fn config(merged: &Merged, files: &AgentFiles) -> Result<DeviceConfig> {
             client_key: product.update.client_key.clone(),
             client_signer: product.update.client_signer.clone(),
             proxy: product.update.proxy.clone(),
+            delta_time: product.update.delta_time,
         },
         commit_keys: files.commit_keys.clone(),
         health: Health {

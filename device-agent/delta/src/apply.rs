@@ -59,6 +59,11 @@ pub struct Applied {
     pub objects: u64,
     /// Bytes of their contents.
     pub bytes: u64,
+    /// Bytes of memory that it took at most, roughly: statistics, lists of objects, the largest file's plan. Not what
+    /// the repository itself takes.
+    pub memory: u64,
+    /// Decisions read: bits, each with a prediction of its own. They are what takes the time.
+    pub decisions: u64,
 }
 
 /// Applies a delta that leads from the commit `from` to the commit `to`. Its length and its SHA-256 should
@@ -89,6 +94,7 @@ pub fn apply(
         applied: Applied::default(),
     };
     run.all(from, to)?;
+    run.applied.decisions = run.stream.coder.decisions();
     Ok(run.applied)
 }
 
@@ -120,12 +126,14 @@ impl<R: Read> Run<'_, R> {
         let new = Closure::walk(&commit, false, &mut |kind, name, _| {
             self.directory(&old, kind, name)
         })?;
+        let lists = old.memory() + new.memory();
         let mut last = 0u64;
         for (place, name) in new.files.iter().enumerate() {
             if !old.has_file(name) {
                 self.file(&old, &new.files[..place], name, &mut last)?;
             }
         }
+        self.applied.memory = lists + self.stream.memory() + self.stream.most;
         // The end of the stream is part of it: what has been cut off is noticed.
         if self.stream.number(LENGTH, 9, 0)? != 0x5a || !self.stream.coder.ended() {
             return Err(Error::Damaged("it does not end where it should"));

@@ -66,6 +66,11 @@ impl Bytes {
         }
     }
 
+    /// Bytes of memory.
+    pub(crate) fn memory(&self) -> u64 {
+        self.model.memory() + (size_of_val(&*self.seen) + size_of_val(&*self.past)) as u64
+    }
+
     fn past(&self, at: u32) -> u8 {
         self.past[at as usize & (PAST - 1)]
     }

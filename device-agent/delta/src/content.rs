@@ -14,6 +14,9 @@ use crate::Error;
 
 /// Bytes that are said to be as expected by one flag.
 const SPAN: usize = 48;
+/// Bytes of a correction in its tree, roughly: keys and values of nodes that are two thirds full.
+const CORRECTION: u64 = 48;
+
 /// All statistics. They are carried over from file to file.
 pub(crate) struct Models {
     pub(crate) numbers: Numbers,
@@ -34,6 +37,15 @@ impl Models {
             hits: Model::new(18, 4, 255),
             bytes: Bytes::new(),
         }
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn memory(&self) -> u64 {
+        self.numbers.memory()
+            + self.flags.memory()
+            + self.spans.memory()
+            + self.hits.memory()
+            + self.bytes.memory()
     }
 }
 
@@ -70,6 +82,13 @@ impl<'a, C: BitCoder> Content<'a, C> {
             hits: u32::MAX,
             spans: u32::MAX,
         }
+    }
+
+    /// Bytes of memory besides the statistics, roughly: windows, what is known of the file, corrections.
+    pub(crate) fn memory(&self) -> u64 {
+        let known = self.sites.as_ref().map_or(0, Sites::memory);
+        let layout = self.layout.as_ref().map_or(0, Layout::memory);
+        2 * WINDOW + known + layout + self.corrections.len() as u64 * CORRECTION
     }
 
     pub(crate) fn code(&mut self, plan: &Plan, tape: &mut Tape<'_>) -> Result<(), Error> {

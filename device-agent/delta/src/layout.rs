@@ -85,6 +85,12 @@ impl Layout {
         }
     }
 
+    /// Bytes of memory.
+    pub(crate) fn memory(&self) -> u64 {
+        let sections = size_of_val(&*self.old) + size_of_val(&*self.new);
+        (sections + size_of_val(&*self.pieces)) as u64
+    }
+
     pub(crate) fn pair(&self, section: u64) -> Option<(usize, NewSection)> {
         let index = (*self.pairs.get(usize::try_from(section).ok()?)?)?;
         Some((index, *self.new.get(index)?))

@@ -3,12 +3,13 @@
 
 use crate::code::BitCoder;
 use crate::plan::Plan;
-use crate::source::Source;
+use crate::source::{Cached, Source};
 use crate::stream::{Given, Mode, Room, Stream};
 use crate::zstd::decisions::{self, Decisions};
 use crate::zstd::frame::{self, Block};
 use crate::zstd::guide::Guide;
 use crate::zstd::matches::Matches;
+use crate::zstd::recent::Recent;
 use crate::Error;
 
 /// Bytes before the frame's blocks, and after them, at most.
@@ -77,6 +78,8 @@ impl<C: BitCoder> Stream<C> {
                 return Err(Error::Limit(limit));
             }
         }
+        let around = (old_head.len() + old_tail.len()) as u64;
+        self.held = around + matches.memory() + Cached::MEMORY;
         let mut written = 0;
         let mut counted = |bytes: &[u8]| {
             written += bytes.len() as u64;
@@ -94,6 +97,7 @@ impl<C: BitCoder> Stream<C> {
             content.append(bytes).map_err(Error::Write)
         })?;
         let mut guide = Guide::new(&plan.steps, matches);
+        self.holds(guide.memory() + Recent::memory() + frame::MEMORY);
         let models = self.decisions.get_or_insert_with(Decisions::new);
         decisions::code(
             &mut self.coder,
@@ -104,6 +108,7 @@ impl<C: BitCoder> Stream<C> {
             &mut counted,
         )?;
         self.blob(lengths[1], &old_tail, known(1), room, &mut counted)?;
+        self.held = 0;
         if written != length {
             return Err(Error::Damaged("a compressed part is too short"));
         }

@@ -25,6 +25,12 @@ pub(crate) struct Plan {
 const KIND: u32 = 0x100;
 
 impl Plan {
+    /// Bytes of memory.
+    pub(crate) fn memory(&self) -> u64 {
+        (size_of_val(&*self.steps) + size_of_val(&*self.sections) + size_of_val(&*self.pairs))
+            as u64
+    }
+
     /// Codes the plan; a decoder gives an empty one of the right length and an old file's length.
     pub(crate) fn code<C: BitCoder>(
         &self,

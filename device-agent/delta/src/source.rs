@@ -117,6 +117,9 @@ impl Cached {
         }
     }
 
+    /// Bytes of memory, when all pages are there.
+    pub(crate) const MEMORY: u64 = PAGES * PAGE;
+
     fn page(&mut self, source: &dyn Source, number: u64) -> io::Result<&[u8]> {
         let (held, bytes) = &mut self.pages[(number % PAGES) as usize];
         let there = source.len().saturating_sub(number * PAGE).min(PAGE);

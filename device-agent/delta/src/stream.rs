@@ -70,6 +70,9 @@ pub(crate) struct Stream<C> {
     pub(crate) models: Models,
     /// Statistics of compressed parts; made when the first comes.
     pub(crate) decisions: Option<Decisions>,
+    /// Bytes of memory held now for the file that is made, and at most so far; without the statistics.
+    pub(crate) held: u64,
+    pub(crate) most: u64,
 }
 
 impl<C: BitCoder> Stream<C> {
@@ -78,7 +81,20 @@ impl<C: BitCoder> Stream<C> {
             coder,
             models: Models::new(),
             decisions: None,
+            held: 0,
+            most: 0,
         }
+    }
+
+    /// More bytes of memory are in use for a while.
+    pub(crate) fn holds(&mut self, bytes: u64) {
+        self.most = self.most.max(self.held.saturating_add(bytes));
+    }
+
+    /// Bytes of memory of the statistics.
+    pub(crate) fn memory(&self) -> u64 {
+        let decisions = self.decisions.as_ref().map_or(0, Decisions::memory);
+        self.models.memory() + decisions
     }
 
     pub(crate) fn number(&mut self, kind: u32, context: u32, value: u64) -> Result<u64, Error> {
@@ -140,8 +156,10 @@ impl<C: BitCoder> Stream<C> {
             .as_ref()
             .map(|elf| Layout::new(elf, plan.sections.clone(), plan.pairs.clone(), &plan.steps));
         let sites = elf.map(|elf| Sites::new(old, elf));
-        Content::new(&mut self.coder, &mut self.models, old, sites, layout)
-            .code(&plan, &mut tape)?;
+        let mut content = Content::new(&mut self.coder, &mut self.models, old, sites, layout);
+        content.code(&plan, &mut tape)?;
+        let memory = content.memory() + plan.memory();
+        self.holds(memory);
         Ok(plan)
     }
 }
@@ -168,6 +186,13 @@ enum Kind2 {
 }
 
 impl Closure {
+    /// Bytes of memory, roughly.
+    pub(crate) fn memory(&self) -> u64 {
+        let objects = self.files.len() + self.trees.len() + self.metas.len();
+        // In a list and in a set, of which a part is free; a directory's path, too.
+        (objects * 4 * size_of::<Checksum>() + self.tree_at.len() * 128) as u64
+    }
+
     pub(crate) fn has_tree(&self, name: &Checksum) -> bool {
         self.seen.contains(&(Kind2::Tree, *name))
     }

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use bsp::device::DeltaTime;
 use keys::release::{Artifact, Compact, Release};
 
 use super::{objects, Say, Switcher};
 use crate::compact;
 use crate::device::Device;
 use crate::fetch::{self, Order};
-use crate::problem::{another_way_may_help, kind_of, Kind};
+use crate::problem::{another_way_may_help, kind_of, Kind, Problem};
 use crate::room;
 use crate::stage::{self, Verified, Wanted};
 use crate::steps::Menu;
@@ -44,7 +45,8 @@ pub(super) async fn obtain(
         .collect();
     if let Some((from, small)) = release.compact_for(&here, treeline_delta::VERSION) {
         let way = Way::Compact { from, small };
-        let tried = match scratch_fits(&sysroot.repo_path(), release, small) {
+        let most = device.config.update.delta_time;
+        let tried = match fits(most, &sysroot.repo_path(), release, small) {
             Ok(()) => bring(device, transport, release, way, sysroot, &wanted, say)
                 .await
                 .map_err(|error| (worth_the_whole(&error, false), error)),
@@ -57,6 +59,20 @@ pub(super) async fn obtain(
         }
     }
     by_libostree(device, transport, release, &here, sysroot, &wanted, say).await
+}
+
+/// Whether the device has what a compact delta needs: time, memory, room.
+fn fits(most: DeltaTime, repo: &Path, release: &Release, small: &Compact) -> Result<()> {
+    let time = DeltaTime::of(small.decisions);
+    if time > most {
+        return Err(Problem::new(
+            Kind::Refused,
+            format!("the compact delta takes {time} to apply, update.delta-time is {most}"),
+        )
+        .into());
+    }
+    room::require_memory(small.memory_bytes, "applying the compact delta")?;
+    scratch_fits(repo, release, small)
 }
 
 /// Whether a compact delta's scratch files fit beside the commit. They are no reason to give up a deployment, or the
@@ -261,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scratch_files_without_room_are_no_reason_to_fail() {
+    fn what_a_compact_delta_needs_is_asked_for_first() {
         let dir = tempfile::tempdir().unwrap();
         let artifact = Artifact {
             path: "deltas/a".into(),
@@ -273,17 +289,27 @@ mod tests {
             "epoch": 0, "created": 0, "full": artifact, "deltas": [], "installed_bytes": 1, "notes": ""
         }))
         .unwrap();
-        let fits = |scratch_bytes| {
-            let small = Compact {
-                file: artifact.clone(),
-                version: treeline_delta::VERSION,
-                output_bytes: 1,
-                scratch_bytes,
-            };
-            scratch_fits(dir.path(), &release, &small)
+        let need = |scratch_bytes, memory_bytes, decisions| Compact {
+            file: artifact.clone(),
+            version: treeline_delta::VERSION,
+            output_bytes: 1,
+            scratch_bytes,
+            memory_bytes,
+            decisions,
         };
-        fits(0).unwrap();
-        fits(1).unwrap();
-        assert_eq!(kind_of(&fits(u64::MAX / 2).unwrap_err()), Kind::Room);
+        let fits = |most, small: &Compact| fits(most, dir.path(), &release, small);
+        fits(DeltaTime::Long, &need(0, 0, 0)).unwrap();
+        fits(DeltaTime::Long, &need(1, 1, u64::MAX)).unwrap();
+        fits(DeltaTime::Short, &need(1, 1, 1)).unwrap();
+        for lacking in [need(u64::MAX / 2, 1, 1), need(1, u64::MAX / 2, 1)] {
+            let error = fits(DeltaTime::Long, &lacking).unwrap_err();
+            assert_eq!(kind_of(&error), Kind::Room);
+        }
+        let error = fits(DeltaTime::Medium, &need(1, 1, 1 << 40)).unwrap_err();
+        let text = format!("{error:#}");
+        assert!(
+            text.contains("takes long") && text.contains("delta-time is medium"),
+            "{text}"
+        );
     }
 }

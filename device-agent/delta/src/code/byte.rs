@@ -91,6 +91,14 @@ impl ByteModel {
         }
     }
 
+    /// Bytes of memory.
+    pub(crate) fn memory(&self) -> u64 {
+        let tables = size_of_val(&*self.lines) + size_of_val(&*self.rows);
+        let weights = [&self.by_bits, &self.by_length, &self.by_last];
+        let weights: usize = weights.iter().map(|w| size_of_val(&***w)).sum();
+        (tables + weights + size_of_val(&*self.maps)) as u64
+    }
+
     /// The line of a context; if there is none, the one that has seen least is taken.
     fn line(&mut self, context: u32) -> usize {
         let check = ((context >> 24) as u8).max(1);

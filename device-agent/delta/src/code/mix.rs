@@ -87,6 +87,11 @@ impl<const N: usize> Model<N> {
         }
     }
 
+    /// Bytes of memory.
+    pub(crate) fn memory(&self) -> u64 {
+        (size_of_val(&*self.slots) + size_of_val(&*self.weights)) as u64
+    }
+
     /// Codes one bit.
     #[inline]
     pub(crate) fn bit<C: BitCoder>(

@@ -15,6 +15,11 @@ impl Numbers {
         }
     }
 
+    /// Bytes of memory.
+    pub(crate) fn memory(&self) -> u64 {
+        self.model.memory()
+    }
+
     /// Codes a number of a kind, in a context.
     pub(crate) fn code<C: BitCoder>(
         &mut self,

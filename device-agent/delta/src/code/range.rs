@@ -84,6 +84,7 @@ pub(crate) struct Decoder<R> {
     at: usize,
     /// Bytes read after the end.
     missing: u32,
+    decisions: u64,
     error: Option<std::io::Error>,
 }
 
@@ -98,6 +99,7 @@ impl<R: Read> Decoder<R> {
             filled: 0,
             at: 0,
             missing: 0,
+            decisions: 0,
             error: None,
         };
         for _ in 0..4 {
@@ -130,6 +132,11 @@ impl<R: Read> Decoder<R> {
         byte
     }
 
+    /// Bits read.
+    pub(crate) fn decisions(&self) -> u64 {
+        self.decisions
+    }
+
     /// Whether the last bytes are those with which an encoder ends.
     pub(crate) fn ended(&self) -> bool {
         self.value == self.high
@@ -140,6 +147,7 @@ impl<R: Read> BitCoder for Decoder<R> {
     const ENCODES: bool = false;
 
     fn bit(&mut self, _: u32, p1: u32) -> u32 {
+        self.decisions += 1;
         let middle = split(self.low, self.high, p1);
         let bit = u32::from(self.value <= middle);
         if bit == 1 {

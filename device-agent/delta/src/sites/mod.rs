@@ -139,6 +139,12 @@ impl<'a> Sites<'a> {
         }
     }
 
+    /// Bytes of memory, at the most that there was while the tables were read.
+    pub(crate) fn memory(&self) -> u64 {
+        let sections = size_of_val(&*self.elf.sections) + size_of_val(&*self.order);
+        sections as u64 + self.tables.memory()
+    }
+
     /// Adds the fields that lie within a range of the file, in order.
     pub(crate) fn within(&mut self, from: u64, to: u64, out: &mut Vec<Site>) {
         let begin = out.len();

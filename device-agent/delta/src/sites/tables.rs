@@ -54,9 +54,19 @@ pub(super) struct Tables {
     pub(super) kernel: Vec<kernel::Table>,
     /// By symbol: the section it stands for.
     section_of: Vec<u16>,
+    /// Bytes of memory that reading took.
+    reading: u64,
 }
 
 impl Tables {
+    /// Bytes of memory.
+    pub(super) fn memory(&self) -> u64 {
+        let unwind: usize = self.unwind.iter().map(|(_, e)| size_of_val(&**e)).sum();
+        let types = self.types.as_ref().map_or(0, |(_, t)| size_of_val(&**t));
+        let symbols = size_of_val(&*self.section_of) + size_of_val(&*self.kernel);
+        self.reading.max((unwind + types + symbols) as u64)
+    }
+
     pub(super) fn read(source: &dyn Source, elf: &Elf) -> Self {
         let mut tables = Self::default();
         let names = source_names(source, elf);
@@ -65,6 +75,9 @@ impl Tables {
             let name = names(section);
             if let Some((size, numbers)) = relative(&name).filter(|_| !elf.relocatable) {
                 tables.relative.push((index, size, numbers));
+            }
+            if name == b".rodata" && !tables.kernel.is_empty() {
+                tables.reading = tables.reading.max(section.stored());
             }
             match name.as_slice() {
                 b".eh_frame" if !elf.relocatable => {

@@ -38,6 +38,11 @@ impl Decisions {
             numbers: Numbers::new(),
         }
     }
+
+    /// Bytes of memory.
+    pub(crate) fn memory(&self) -> u64 {
+        self.flags.memory() + self.bytes.memory() + self.numbers.memory()
+    }
 }
 
 /// Codes the blocks of a frame whose content is known, and hands out their bytes.

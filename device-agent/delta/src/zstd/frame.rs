@@ -61,6 +61,9 @@ impl Distances {
     }
 }
 
+/// Bytes of memory for a block, roughly: what it stands for, and its sequences.
+pub(crate) const MEMORY: u64 = 8 * BLOCK as u64;
+
 /// A block, and what it stands for.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Block {

@@ -34,6 +34,11 @@ impl Guide {
         }
     }
 
+    /// Bytes of memory.
+    pub(crate) fn memory(&self) -> u64 {
+        (size_of_val(&*self.new) + size_of_val(&*self.old)) as u64 + self.matches.memory()
+    }
+
     fn old_place(&mut self, new: u64) -> Option<u64> {
         let holds = |p: &Piece| p.new <= new && new - p.new < p.length;
         if !self.new.get(self.last).is_some_and(holds) {

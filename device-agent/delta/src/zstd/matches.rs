@@ -49,6 +49,11 @@ impl Matches {
         }
     }
 
+    /// Bytes of memory.
+    pub(crate) fn memory(&self) -> u64 {
+        (size_of_val(&*self.ends) + 2 * GROUP * RECORD) as u64
+    }
+
     /// Takes the next block's.
     pub(crate) fn add(&mut self, block: &Block) -> Result<(), Error> {
         let mut at = self.at;

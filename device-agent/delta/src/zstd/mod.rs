@@ -10,7 +10,7 @@ mod fse;
 pub(crate) mod guide;
 mod huffman;
 pub(crate) mod matches;
-mod recent;
+pub(crate) mod recent;
 
 use crate::Error;
 

@@ -36,6 +36,12 @@ impl<'a> Recent<'a> {
         }
     }
 
+    /// Bytes of memory.
+    pub(crate) fn memory() -> u64 {
+        let tables: u64 = KEYS.iter().map(|(_, bits)| 4u64 << bits).sum();
+        tables + Cached::MEMORY
+    }
+
     /// Indexes everything before `place`.
     pub(crate) fn reach(&mut self, place: u64) -> io::Result<()> {
         while self.at < place {
