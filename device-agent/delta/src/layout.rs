@@ -63,7 +63,7 @@ impl Layout {
             .filter(|&i| old[i].is_loaded() && old[i].addr != 0)
             .collect();
         by_address.sort_by_key(|&i| (old[i].addr, i));
-        let (_, pieces) = self::pieces(steps);
+        let pieces = disjoint(self::pieces(steps));
         let mut x86 = vec![false; new.len()];
         if elf.machine == Machine::X86 && elf.wide && !elf.relocatable {
             for (section, pair) in old.iter().zip(&pairs) {
@@ -88,7 +88,8 @@ impl Layout {
     /// Bytes of memory.
     pub(crate) fn memory(&self) -> u64 {
         let sections = size_of_val(&*self.old) + size_of_val(&*self.new);
-        (sections + size_of_val(&*self.pieces)) as u64
+        // Setting them apart held them all, and the list of what came out while it grew.
+        (sections + 4 * size_of_val(&*self.pieces)) as u64
     }
 
     pub(crate) fn pair(&self, section: u64) -> Option<(usize, NewSection)> {
@@ -341,8 +342,8 @@ impl Layout {
     }
 }
 
-/// The alike stretches in the order of the new file, and without overlaps in the order of the old one.
-pub(crate) fn pieces(steps: &[Step]) -> (Vec<Piece>, Vec<Piece>) {
+/// The alike stretches, in the order of the new file.
+pub(crate) fn pieces(steps: &[Step]) -> Vec<Piece> {
     let mut pieces = Vec::with_capacity(steps.len());
     let mut at = 0u64;
     for step in steps {
@@ -356,7 +357,7 @@ pub(crate) fn pieces(steps: &[Step]) -> (Vec<Piece>, Vec<Piece>) {
         }
         at += step.alike;
     }
-    (pieces.clone(), disjoint(pieces))
+    pieces
 }
 
 /// Where a place of the old file has come, by disjoint pieces in the old file's order.

@@ -13,7 +13,7 @@ pub(crate) struct Piece {
 
 /// Where several pieces come from the same old bytes, the longest says where they have gone.
 pub(crate) fn disjoint(mut pieces: Vec<Piece>) -> Vec<Piece> {
-    pieces.sort_by_key(|p| (p.old, p.new));
+    pieces.sort_unstable_by_key(|p| (p.old, p.new));
     let mut out: Vec<Piece> = Vec::with_capacity(pieces.len());
     // Pieces that reach over `at`, the longest on top; equal ones in the order of the new file.
     let mut open: BinaryHeap<(u64, Reverse<u64>, u64)> = BinaryHeap::new();
@@ -54,5 +54,6 @@ pub(crate) fn disjoint(mut pieces: Vec<Piece>) -> Vec<Piece> {
             at = end;
         }
     }
+    out.shrink_to_fit();
     out
 }

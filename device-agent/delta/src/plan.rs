@@ -27,8 +27,8 @@ const KIND: u32 = 0x100;
 impl Plan {
     /// Bytes of memory.
     pub(crate) fn memory(&self) -> u64 {
-        (size_of_val(&*self.steps) + size_of_val(&*self.sections) + size_of_val(&*self.pairs))
-            as u64
+        let steps = self.steps.capacity() * size_of::<Step>();
+        (steps + size_of_val(&*self.sections) + size_of_val(&*self.pairs)) as u64
     }
 
     /// Codes the plan; a decoder gives an empty one of the right length and an old file's length.

@@ -2,7 +2,7 @@
 
 use super::matches::{Match, Matches};
 use crate::layout::{pieces, place_of, Mapped, Step};
-use crate::pieces::Piece;
+use crate::pieces::{disjoint, Piece};
 use crate::Error;
 
 /// Where the new content stood in the old one, where the old one has come, and what was decided there.
@@ -25,7 +25,8 @@ pub(super) struct Seen {
 
 impl Guide {
     pub(crate) fn new(steps: &[Step], matches: Matches) -> Self {
-        let (new, old) = pieces(steps);
+        let new = pieces(steps);
+        let old = disjoint(new.clone());
         Self {
             new,
             old,
