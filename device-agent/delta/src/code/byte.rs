@@ -25,6 +25,11 @@ const ROWS: u32 = 14;
 /// Four bits in one context: what tells it from others, and the histories of 15 nodes.
 type Line = [u8; 16];
 
+/// Lines among which a context chooses: they share a line of a processor's cache.
+#[derive(Clone)]
+#[repr(align(64))]
+struct Group([Line; 4]);
+
 /// Weights (65536 = 1) of the inputs.
 type Weights = [i32; INPUTS];
 
@@ -57,7 +62,7 @@ impl Known {
 
 /// Predicts bytes.
 pub(crate) struct ByteModel {
-    lines: Box<[Line]>,
+    groups: Box<[Group]>,
     /// By context and history: the probability of a one in the upper 22 bits, times seen in the lower 10.
     maps: Box<[[u32; 256]; CONTEXTS]>,
     /// The same, by length of the copy and what it says.
@@ -78,7 +83,7 @@ impl ByteModel {
         let row = std::array::from_fn(|i| ((squash((i as i32 - 16) * 128) as u32) << 16) | 6);
         let weights = |count, start| vec![[start; INPUTS]; count].into_boxed_slice();
         Self {
-            lines: vec![[0; 16]; 1 << LINES].into_boxed_slice(),
+            groups: vec![Group([[0; 16]; 4]); 1 << (LINES - 2)].into_boxed_slice(),
             maps: Box::new([[1 << 31; 256]; CONTEXTS]),
             copies: Box::new([[1 << 31; 2]; LENGTHS]),
             by_bits: weights(256 * KINDS, 1 << 14),
@@ -93,28 +98,38 @@ impl ByteModel {
 
     /// Bytes of memory.
     pub(crate) fn memory(&self) -> u64 {
-        let tables = size_of_val(&*self.lines) + size_of_val(&*self.rows);
+        let tables = size_of_val(&*self.groups) + size_of_val(&*self.rows);
         let weights = [&self.by_bits, &self.by_length, &self.by_last];
         let weights: usize = weights.iter().map(|w| size_of_val(&***w)).sum();
         (tables + weights + size_of_val(&*self.maps)) as u64
     }
 
-    /// The line of a context; if there is none, the one that has seen least is taken.
-    fn line(&mut self, context: u32) -> usize {
-        let check = ((context >> 24) as u8).max(1);
-        let first = (context & ((1 << LINES) - 1)) as usize;
-        let mut least = first;
-        for place in [first, first ^ 1, first ^ 2] {
-            if self.lines[place][0] == check {
-                return place;
+    /// The lines of contexts (hashes): group and place in it. Where there is none, the one that has seen least is taken.
+    fn lines(&mut self, contexts: &[u32; CONTEXTS]) -> [(usize, usize); CONTEXTS] {
+        let at = |context: u32| (context & ((1 << LINES) - 1)) as usize;
+        // All are touched first: what comes from far away comes together.
+        let near: u32 = contexts
+            .iter()
+            .map(|c| u32::from(self.groups[at(*c) >> 2].0[0][0]))
+            .sum();
+        std::hint::black_box(near);
+        contexts.map(|context| {
+            let check = ((context >> 24) as u8).max(1);
+            let (group, first) = (at(context) >> 2, at(context) & 3);
+            let lines = &mut self.groups[group].0;
+            let mut least = first;
+            for place in [first, first ^ 1, first ^ 2] {
+                if lines[place][0] == check {
+                    return (group, place);
+                }
+                if lines[place][1] < lines[least][1] {
+                    least = place;
+                }
             }
-            if self.lines[place][1] < self.lines[least][1] {
-                least = place;
-            }
-        }
-        self.lines[least] = [0; 16];
-        self.lines[least][0] = check;
-        least
+            lines[least] = [0; 16];
+            lines[least][0] = check;
+            (group, least)
+        })
     }
 
     fn logit(&self, probability: u32) -> i32 {
@@ -130,12 +145,10 @@ impl ByteModel {
         actual: u8,
     ) -> u8 {
         let mut found = 1usize;
-        let mut lines = [0; CONTEXTS];
+        let mut lines = [(0, 0); CONTEXTS];
         for left in (0..8u32).rev() {
             if left % 4 == 3 {
-                for (line, context) in lines.iter_mut().zip(contexts) {
-                    *line = self.line(hash(*context, found as u32));
-                }
+                lines = self.lines(&contexts.map(|context| hash(context, found as u32)));
             }
             let node = if left >= 4 {
                 found
@@ -144,15 +157,7 @@ impl ByteModel {
             };
             let row = hash(contexts[0], found as u32) & ((1 << ROWS) - 1);
             let bit = u32::from(actual) >> left & 1;
-            let bit = self.bit(
-                coder,
-                known,
-                found,
-                left,
-                &lines.map(|l| (l, node)),
-                row,
-                bit,
-            );
+            let bit = self.bit(coder, known, found, left, &lines, node, row, bit);
             found = found << 1 | bit as usize;
         }
         found as u8
@@ -166,11 +171,12 @@ impl ByteModel {
         known: &Known,
         found: usize,
         left: u32,
-        nodes: &[(usize, usize); CONTEXTS],
+        lines: &[(usize, usize); CONTEXTS],
+        node: usize,
         row: u32,
         bit: u32,
     ) -> u32 {
-        let states = nodes.map(|(line, node)| usize::from(self.lines[line][node]));
+        let states = lines.map(|(group, line)| usize::from(self.groups[group].0[line][node]));
         let mut inputs = [0i32; INPUTS];
         for (i, state) in states.iter().enumerate().filter(|(_, state)| **state > 0) {
             inputs[i] = self.logit(self.maps[i][*state]);
@@ -209,10 +215,10 @@ impl ByteModel {
                 weights[i] = (weights[i] + by).clamp(-(1 << 20), 1 << 20);
             }
         }
-        for (i, (state, (line, node))) in states.iter().zip(nodes).enumerate() {
+        for (i, (state, (group, line))) in states.iter().zip(lines).enumerate() {
             let map = &mut self.maps[i][*state];
             *map = moved(*map, bit, 255, self.steps);
-            self.lines[*line][*node] = self.next[*state][bit as usize];
+            self.groups[*group].0[*line][node] = self.next[*state][bit as usize];
         }
         if let Some((says, class)) = copied {
             let copy = &mut self.copies[class][says];
