@@ -224,6 +224,9 @@ pub struct LoadAddresses {
     pub ramdisk: u64,
     /// Device tree.
     pub device_tree: u64,
+    /// With `secure-boot = "own"`: what is signed, 80 KiB that nothing else uses, below all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fit: Option<u64>,
 }
 
 /// A 32-bit number to be written to a register of the machine.

@@ -1,7 +1,7 @@
 //! A real U-Boot, as Debian builds it, runs the boot script: it must choose what `decide` says and leave the
 //! boot state that `decide` says, for every kind of state; and whatever it meets, it must not stop.
 //!
-//! Needs qemu-system-arm, u-boot-qemu, e2fsprogs, fdisk, dosfstools and mtools. `TREELINE_UBOOT=<directory
+//! Needs qemu-system-arm, u-boot-qemu, e2fsprogs, fdisk, dosfstools, mtools and device-tree-compiler. `TREELINE_UBOOT=<directory
 //! with an unpacked u-boot-qemu>` takes another U-Boot than the host's.
 #![expect(
     clippy::unwrap_used,
@@ -12,6 +12,8 @@
 mod cases;
 #[path = "uboot_script/machine.rs"]
 mod machine;
+#[path = "uboot_script/signed.rs"]
+mod signed;
 
 use bsp::board::ScriptImage;
 use bsp::boot::state::{decide, BootState, Decision};

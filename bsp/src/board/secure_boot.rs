@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Board, FirmwareFile};
+use super::{Backend, Board, FirmwareFile, LoadAddresses};
+use crate::boot::uboot::FIT_ROOM;
 
 /// Directory on the firmware partition from which UEFI starts programs.
 const EFI: &str = "EFI/";
@@ -66,6 +67,7 @@ impl Board {
     pub fn own_grub(&self) -> Option<&'static OwnGrub> {
         match self.boot.secure_boot {
             SecureBoot::Suite => None,
+            SecureBoot::Own if self.boot.backend == Backend::Uboot => None,
             SecureBoot::Own => GRUBS.iter().find(|grub| grub.arch == self.arch),
         }
     }
@@ -82,16 +84,59 @@ impl Board {
         if self.boot.secure_boot == SecureBoot::Suite {
             return Ok(());
         }
-        let refused = |problem: &str| Err(format!("secure-boot = \"own\" is for UEFI: {problem}"));
-        if self.boot.backend != Backend::Grub {
-            return refused("this board starts by U-Boot");
+        if self.boot.backend == Backend::Uboot {
+            return self.check_signed_fit();
         }
+        let refused = |problem: &str| {
+            Err(format!(
+                "secure-boot = \"own\" is for UEFI and U-Boot: {problem}"
+            ))
+        };
         let starts = |grub: &&OwnGrub| self.firmware.iter().any(|file| file.path == grub.path);
         if self.own_grub().filter(starts).is_none() {
             return refused("this board's firmware starts no program from EFI/BOOT");
         }
         if self.boot.core.is_some() {
             return refused("a GRUB that a BIOS starts, as this board has, is checked by nobody");
+        }
+        Ok(())
+    }
+}
+
+impl Board {
+    /// Whether what starts is signed with the product's keys.
+    pub fn starts_own(&self) -> bool {
+        self.boot.secure_boot == SecureBoot::Own
+    }
+
+    /// Whether the script can name everything that U-Boot has to check.
+    fn check_signed_fit(&self) -> Result<(), String> {
+        let refused = |problem: &str| Err(format!("secure-boot = \"own\" with U-Boot: {problem}"));
+        let Some(LoadAddresses {
+            kernel,
+            ramdisk,
+            device_tree,
+            fit: Some(fit),
+        }) = self.boot.load_addresses
+        else {
+            return refused(
+                "boot.load-addresses with kernel, ramdisk, device-tree and fit must say where things are loaded",
+            );
+        };
+        let end = fit.saturating_add(FIT_ROOM);
+        if [kernel, ramdisk, device_tree].iter().any(|at| *at < end)
+            || ramdisk > u64::from(u32::MAX)
+        {
+            return refused(
+                "load-addresses.fit and the 80 KiB from there must be below the other addresses",
+            );
+        }
+        let trees = self.device_trees.as_ref();
+        if trees.is_some_and(|trees| trees.detect || !trees.overlays.is_empty()) {
+            return refused(
+                "device-trees.detect and overlays would have to be signed one by one, which is not built; name one device \
+                 tree without them",
+            );
         }
         Ok(())
     }
@@ -124,12 +169,50 @@ mod tests {
     }
 
     #[test]
+    fn u_boot_is_told_where_everything_stands() {
+        let good = own("qemu-aarch64");
+        good.check_secure_boot().unwrap();
+        assert!(good.own_grub().is_none() && good.starts_own());
+        let addresses = good.boot.load_addresses.unwrap();
+        let with = |addresses: Option<LoadAddresses>| {
+            let mut board = good.clone();
+            board.boot.load_addresses = addresses;
+            board.check_secure_boot()
+        };
+        let fit = addresses.fit;
+        for wrong in [
+            None,
+            Some(LoadAddresses {
+                fit: None,
+                ..addresses
+            }),
+            Some(LoadAddresses {
+                kernel: fit.unwrap() + FIT_ROOM - 1,
+                ..addresses
+            }),
+            Some(LoadAddresses {
+                fit: Some(u64::MAX),
+                ..addresses
+            }),
+        ] {
+            assert!(with(wrong).unwrap_err().contains("fit"), "{wrong:?}");
+        }
+        let mut several = own("rpi4");
+        several.boot.load_addresses = Some(addresses);
+        let detects = several
+            .device_trees
+            .as_ref()
+            .is_some_and(|trees| trees.detect);
+        assert_eq!(several.check_secure_boot().is_err(), detects);
+    }
+
+    #[test]
     fn boards_that_nobody_checks_are_refused() {
         for (id, says) in [
             ("x86_64", "BIOS"),
             ("x86_64-bios", "EFI/BOOT"),
             ("qemu-pseries", "EFI/BOOT"),
-            ("rpi4", "U-Boot"),
+            ("rpi4", "fit"),
         ] {
             let error = own(id).check_secure_boot().unwrap_err();
             assert!(error.contains(says), "{id}: {error}");

@@ -17,3 +17,7 @@ pub const STATE_PATH: &str = "treeline/state.env";
 pub const GOOD_PATH: &str = "treeline/good.env";
 /// Both files of the boot state.
 pub const STATE_FILES: &[&str] = &[STATE_PATH, GOOD_PATH];
+
+/// What a boot loader that checks signatures says of a deployment of which a file is missing, altered or signed with
+/// another key; the identity comes after it, because GRUB breaks lines.
+pub const NOT_LOADED: &str = "Treeline: not what was signed:";

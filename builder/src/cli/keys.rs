@@ -43,7 +43,7 @@ enum Action {
         #[arg(long)]
         encrypt: bool,
     },
-    /// Makes keys of your own for UEFI Secure Boot in keys/secureboot/, with the files that firmware takes
+    /// Makes keys of your own for Secure Boot (UEFI) and signed FIT (U-Boot) in keys/secureboot/, with the files that firmware takes
     Secureboot,
     /// Prints the public parts of the keys that are here
     Show {
@@ -223,8 +223,8 @@ fn secure_boot_keys(project: &Project) -> Result<()> {
          machines that trust it."
     ))?;
     print::line(
-        "Give a machine's firmware the certificates, PK last: .auth, .esl or .cer, whichever it takes. Then set \
-         `secure-boot = \"own\"` in the board's section of product.toml.",
+        "UEFI: give a machine's firmware the certificates, PK last: .auth, .esl or .cer, whichever it takes. U-Boot: build it \
+         with u-boot.dtsi in its device tree. Then set `secure-boot = \"own\"` in the board's section of product.toml.",
     )
 }
 

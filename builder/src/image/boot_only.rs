@@ -52,6 +52,7 @@ pub fn boot_only(
         &sources,
         NO_DEPLOYMENT,
         source_date_epoch,
+        pair,
     )?;
     let mut areas = sources.raw_areas(board)?;
     if board.boot.core.is_some() || board.own_grub().is_some() {

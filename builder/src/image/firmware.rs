@@ -5,14 +5,17 @@ use anyhow::{Context, Result};
 use bsp::board::{stable_uuid, Backend, Board, Environment, Purpose, Reader, Role};
 use bsp::boot::grub::{petitboot_config, static_config, GrubPlaces};
 use bsp::boot::state::BootState;
+use bsp::boot::uboot::fit::sealed::script_fit;
 use bsp::boot::uboot::{self, DeviceTree, ScriptPlaces};
 use bsp::boot::{grubenv, GOOD_PATH, STATE_PATH};
 use bsp::disk::{Layout, PlacedPartition};
 
 use super::efi_files;
 use super::sources::Sources;
+use crate::secure_boot::Pair;
 
-/// Path on the partition and content of every file; `id` is the identity of the first deployment.
+/// Path on the partition and content of every file; `id` is the identity of the first deployment, `pair` the db key of
+/// a board that starts what is signed with it.
 pub fn files(
     product: &str,
     board: &Board,
@@ -20,6 +23,7 @@ pub fn files(
     sources: &Sources<'_>,
     id: &str,
     source_date_epoch: u64,
+    pair: Option<&Pair>,
 ) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
     for file in board.firmware_files() {
@@ -38,14 +42,20 @@ pub fn files(
         Backend::Grub => files.extend(grub(product, board, layout, id)?),
         Backend::Uboot => files.push((
             board.boot.config.clone(),
-            boot_script(board, root, source_date_epoch)?,
+            boot_script(board, root, source_date_epoch, pair)?,
         )),
     }
     Ok(files)
 }
 
 /// The script that U-Boot finds and runs.
-fn boot_script(board: &Board, root: &PlacedPartition, source_date_epoch: u64) -> Result<Vec<u8>> {
+fn boot_script(
+    board: &Board,
+    root: &PlacedPartition,
+    source_date_epoch: u64,
+    pair: Option<&Pair>,
+) -> Result<Vec<u8>> {
+    let own = board.starts_own();
     let device_tree = match &board.device_trees {
         None => DeviceTree::Loader,
         Some(trees) if trees.detect => DeviceTree::Detected {
@@ -64,10 +74,22 @@ fn boot_script(board: &Board, root: &PlacedPartition, source_date_epoch: u64) ->
         device_tree,
         addresses: board.boot.load_addresses,
         watchdog: board.boot.watchdog_start.clone(),
+        fit: board
+            .boot
+            .load_addresses
+            .and_then(|at| at.fit)
+            .filter(|_| own),
     });
     // The field of the image has 32 bits.
     let time = u32::try_from(source_date_epoch).unwrap_or(u32::MAX);
-    uboot::image(board.boot.script, &script, time).context("making the image of the boot script")
+    let making = "making the image of the boot script";
+    if !own {
+        return uboot::image(board.boot.script, &script, time).context(making);
+    }
+    let pair = pair
+        .context("there is no db key; `builder keys secureboot` makes it")
+        .context(making)?;
+    script_fit(&script, time, |message| pair.sign(message)).context(making)
 }
 
 /// The boot environment of a device on which the first deployment is good: first byte on the disk and

@@ -303,6 +303,7 @@ impl Builder<'_> {
             sources,
             self.request.checksum,
             self.request.source_date_epoch,
+            self.request.secure_boot,
         )?;
         files.extend(own_grub(
             merged,

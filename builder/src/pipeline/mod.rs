@@ -222,7 +222,8 @@ impl<'a> Build<'a> {
     ) -> Result<Self> {
         let merged = project.merged(&project.board(board)?);
         let keys = project.keys_dir().join(secure_boot::DIRECTORY);
-        let pair = merged.board.own_grub().map(|_| Pair::open(&keys, "db"));
+        let own = merged.board.starts_own();
+        let pair = own.then(|| Pair::open(&keys, "db"));
         let dir = project.out_dir().join(board);
         fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         Ok(Self {

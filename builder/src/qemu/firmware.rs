@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use bsp::board::{Board, PackageFile};
+use bsp::board::{Backend, Board, PackageFile};
 
 use super::{hardware, launch};
 use crate::command::Command;
@@ -78,8 +78,15 @@ impl Firmware {
                 .run()
                 .with_context(|| format!("copying {}", template.display()))?;
         }
-        if let (Some(qemu), Some(tree), Some(overlay)) = (qemu, &made.device_tree, &made.overlay) {
-            hardware::make(board, qemu, image, tree, overlay)?;
+        if let (Some(qemu), Some(tree)) = (qemu, &made.device_tree) {
+            if let Some(overlay) = &made.overlay {
+                hardware::make(board, qemu, image, tree, overlay)?;
+            } else {
+                hardware::dump(qemu, made.bios.as_deref(), tree)?;
+            }
+            if board.starts_own() {
+                hardware::add_keys(tree, &keys.join(secure_boot::DIRECTORY))?;
+            }
         }
         Ok(made)
     }
@@ -93,7 +100,14 @@ impl Firmware {
             variables: has(qemu.map(|qemu| qemu.pflash.len() > 1), VARIABLES),
             bios: has(qemu.map(|qemu| qemu.bios.is_some()), BIOS),
             kernel: has(qemu.map(|qemu| qemu.kernel.is_some()), KERNEL),
-            device_tree: has(qemu.map(|qemu| qemu.device_tree.is_some()), DEVICE_TREE),
+            device_tree: has(
+                qemu.map(|qemu| {
+                    // U-Boot has the keys that it trusts in its own device tree.
+                    let checks = board.boot.backend == Backend::Uboot && board.starts_own();
+                    qemu.device_tree.is_some() || checks
+                }),
+                DEVICE_TREE,
+            ),
             overlay: has(qemu.map(|qemu| qemu.device_tree.is_some()), OVERLAY),
         }
     }

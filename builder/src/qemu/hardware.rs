@@ -13,6 +13,7 @@ use bsp::boot::uboot::VIRTUAL_BOARD;
 use bsp::disk::{self, Window};
 
 use crate::command::Command;
+use crate::secure_boot;
 
 /// Where the overlay stands in the machine's memory: above everything that U-Boot loads, below U-Boot itself.
 pub const OVERLAY_ADDRESS: u32 = 0x1000_0000;
@@ -43,6 +44,49 @@ pub fn make(board: &Board, qemu: &Qemu, image: &Path, tree: &Path, overlay: &Pat
         .args([overlay, &loader])
         .run()
         .with_context(|| format!("applying qemu.device-tree of board {}", board.id))
+        .map(drop)
+}
+
+/// Writes the device tree that QEMU makes for a machine to `tree`. It depends on whether there is a `bios`.
+pub fn dump(qemu: &Qemu, bios: Option<&Path>, tree: &Path) -> Result<()> {
+    let made = tree
+        .to_str()
+        .with_context(|| format!("the path {} is not UTF-8", tree.display()))?;
+    let machine = format!("{},dumpdtb={}", qemu.machine, made.replace(',', ",,"));
+    let memory = qemu.memory_mib.to_string();
+    let mut command = Command::new(&qemu.program, "qemu-system-arm");
+    if let Some(bios) = bios {
+        command = command.arg("-bios").arg(bios);
+    }
+    command
+        .args(["-machine", &machine, "-cpu", &qemu.cpu, "-m", &memory])
+        .args(["-display", "none"])
+        .args(&qemu.args)
+        .run()
+        .map(drop)
+        .context("asking QEMU for the device tree of a virtual machine")
+}
+
+/// Enters the public key in `keys` (of the product, for Secure Boot) into U-Boot's device tree `tree`, as whoever
+/// builds U-Boot for a board does.
+pub fn add_keys(tree: &Path, keys: &Path) -> Result<()> {
+    let adding = || format!("entering the product's key into {}", tree.display());
+    let source = tree.with_extension("keys.dts");
+    let text = Command::new("dtc", PACKAGE)
+        .args(["-q", "-I", "dtb", "-O", "dts"])
+        .arg(tree)
+        .text()
+        .with_context(adding)?;
+    let nodes = keys.join(secure_boot::UBOOT_KEYS);
+    let nodes = fs::read_to_string(&nodes)
+        .with_context(|| format!("reading {}", nodes.display()))
+        .with_context(adding)?;
+    fs::write(&source, format!("{text}\n{nodes}")).with_context(adding)?;
+    Command::new("dtc", PACKAGE)
+        .args(["-q", "-I", "dts", "-O", "dtb", "-o"])
+        .args([tree, &source])
+        .run()
+        .with_context(adding)
         .map(drop)
 }
 

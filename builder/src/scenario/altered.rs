@@ -1,7 +1,9 @@
 //! Signed files that somebody who holds the disk has altered.
 
 use anyhow::{Context, Result};
+use bsp::board::Backend;
 use bsp::boot::grub::sealed::{BOOT_SCRIPT_PATH, MENU_NAME};
+use bsp::boot::uboot::fit::sealed::FIT_PATH;
 
 use super::device::{Device, COMMAND};
 use super::table::Signed;
@@ -11,10 +13,10 @@ const SYSROOT: &str = "/sysroot";
 
 /// Alters a file of the deployment that boots next, so that an unsuspecting boot loader would start it all the same:
 /// what is added means nothing.
-pub fn alter(device: &mut Device, what: Signed) -> Result<()> {
+pub fn alter(device: &mut Device, backend: Backend, what: Signed) -> Result<()> {
     let command = format!(
         "unshare -m sh -e -c 'mount -o remount,rw {SYSROOT}; {}; sync'",
-        command(what, SYSROOT)
+        command(backend, what, SYSROOT)
     );
     device
         .machine
@@ -24,17 +26,39 @@ pub fn alter(device: &mut Device, what: Signed) -> Result<()> {
 }
 
 /// Other deployments and the repository share the file's content by hard links: a copy is altered, and takes its place.
-fn command(what: Signed, root: &str) -> String {
-    let (file, added) = match what {
-        Signed::Kernel => ("usr/lib/modules/*/vmlinuz", "\\0\\0\\0\\0\\0\\0\\0\\0"),
-        Signed::Initramfs => ("usr/lib/modules/*/initramfs.img", "\\0\\0\\0\\0"),
-        Signed::Arguments => (BOOT_SCRIPT_PATH, "# added\\n"),
+fn command(backend: Backend, what: Signed, root: &str) -> String {
+    let zeros = |count: usize| format!("printf \"{}\" >>$file.new", "\\0".repeat(count));
+    let change = match (what, backend) {
+        (Signed::Kernel, _) => zeros(8),
+        (Signed::Initramfs, _) => zeros(4),
+        (Signed::Arguments, Backend::Grub) => "printf \"# added\\n\" >>$file.new".into(),
+        // What follows the tree is not read. The blanks are room for the device's own arguments.
+        (Signed::Arguments, Backend::Uboot) => {
+            "LC_ALL=C sed -i \"s/bootargs= /bootargs=x/\" $file.new".into()
+        }
+    };
+    let files = match backend {
+        Backend::Grub => {
+            let file = match what {
+                Signed::Kernel => "usr/lib/modules/*/vmlinuz",
+                Signed::Initramfs => "usr/lib/modules/*/initramfs.img",
+                Signed::Arguments => BOOT_SCRIPT_PATH,
+            };
+            format!("$(sed -n \"s/^treeline_path_1=//p\" {root}/boot/loader/{MENU_NAME})/{file}")
+        }
+        Backend::Uboot => {
+            let menu = format!("{root}/boot/loader/uEnv.txt");
+            match what {
+                Signed::Kernel => format!("$(sed -n \"s/^kernel_image=//p\" {menu})"),
+                Signed::Initramfs => format!("$(sed -n \"s/^ramdisk_image=//p\" {menu})"),
+                Signed::Arguments => format!(
+                    "$(sed -n \"s/^bootargs=//p\" {menu} | tr \" \" \"\\n\" | sed -n \"s/^ostree=//p\")/{FIT_PATH}"
+                ),
+            }
+        }
     };
     format!(
-        "place=$(sed -n \"s/^treeline_path_1=//p\" {root}/boot/loader/{MENU_NAME}); \
-         for file in {root}$place/{file}; do \
-         cp -p $file $file.new; printf \"{added}\" >>$file.new; mv $file.new $file; \
-         done"
+        "for file in {root}{files}; do cp -p $file $file.new; {change}; mv $file.new $file; done"
     )
 }
 
@@ -47,6 +71,30 @@ mod tests {
     use std::fs;
 
     /// The device's commands, run here on a directory in place of the disk.
+    fn check(backend: Backend, what: Signed, menu: (&str, String), [new, old]: [&str; 2]) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        fs::create_dir_all(root.join("boot/loader")).unwrap();
+        fs::write(root.join("boot/loader").join(menu.0), menu.1).unwrap();
+        let [new, old] = [new, old].map(|path| root.join(path));
+        for path in [&new, &old] {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+        }
+        let content = "content bootargs=   x";
+        fs::write(&old, content).unwrap();
+        fs::hard_link(&old, &new).unwrap();
+        Command::new("sh", "dash")
+            .args(["-e", "-c"])
+            .arg(command(backend, what, &root.display().to_string()))
+            .run()
+            .unwrap();
+        assert_eq!(fs::read(&old).unwrap(), content.as_bytes(), "{what:?}");
+        let altered = fs::read(&new).unwrap();
+        assert_ne!(altered, content.as_bytes(), "{what:?}");
+        assert!(altered.starts_with(b"content"), "{what:?}");
+        assert!(!altered.contains(&b'\\'), "{what:?}: {altered:?}");
+    }
+
     #[test]
     fn the_new_deployment_is_altered_and_what_shares_its_files_is_not() {
         for (what, name) in [
@@ -54,38 +102,45 @@ mod tests {
             (Signed::Initramfs, "usr/lib/modules/6.12/initramfs.img"),
             (Signed::Arguments, BOOT_SCRIPT_PATH),
         ] {
-            let dir = tempfile::tempdir().unwrap();
-            let root = dir.path();
             let entries = ["new", "old"].map(|id| BootEntry {
                 options: format!("treeline.id={id} ostree=/ostree/boot.0/shop/{id}/0"),
                 ..BootEntry::default()
             });
-            fs::create_dir_all(root.join("boot/loader")).unwrap();
-            let menu = root.join("boot/loader").join(MENU_NAME);
-            fs::write(menu, menu_block(&entries)).unwrap();
-            let [new, old] = ["new", "old"].map(|id| {
-                root.join("ostree/boot.0/shop")
-                    .join(id)
-                    .join("0")
-                    .join(name)
-            });
-            for path in [&new, &old] {
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-            }
-            fs::write(&old, "content").unwrap();
-            fs::hard_link(&old, &new).unwrap();
-            Command::new("sh", "dash")
-                .args(["-e", "-c"])
-                .arg(command(what, &root.display().to_string()))
-                .run()
-                .unwrap();
-            assert_eq!(fs::read(&old).unwrap(), b"content", "{what:?}");
-            let altered = fs::read(&new).unwrap();
-            assert!(
-                altered.len() > 7 && altered.starts_with(b"content"),
-                "{what:?}"
+            let paths = ["new", "old"].map(|id| format!("ostree/boot.0/shop/{id}/0/{name}"));
+            let menu = (MENU_NAME, menu_block(&entries));
+            check(
+                Backend::Grub,
+                what,
+                menu,
+                paths.each_ref().map(String::as_str),
             );
-            assert!(!altered.contains(&b'\\'), "{what:?}: {altered:?}");
+        }
+    }
+
+    #[test]
+    fn likewise_where_u_boot_reads_the_menu() {
+        let menu = "kernel_image=/boot/ostree/new/vmlinuz-6\nramdisk_image=/boot/ostree/new/initramfs-6.img\n\
+                    bootargs=rw treeline.id=new ostree=/ostree/boot.0/shop/new/0 quiet\n\
+                    kernel_image2=/boot/ostree/old/vmlinuz-6\nbootargs2=rw ostree=/ostree/boot.0/shop/old/0\n";
+        let in_deployment = |id: &str| format!("ostree/boot.0/shop/{id}/0/{FIT_PATH}");
+        let in_boot = |id: &str, name: &str| format!("boot/ostree/{id}/{name}");
+        for (what, [new, old]) in [
+            (
+                Signed::Kernel,
+                ["new", "old"].map(|id| in_boot(id, "vmlinuz-6")),
+            ),
+            (
+                Signed::Initramfs,
+                ["new", "old"].map(|id| in_boot(id, "initramfs-6.img")),
+            ),
+            (Signed::Arguments, ["new", "old"].map(in_deployment)),
+        ] {
+            check(
+                Backend::Uboot,
+                what,
+                ("uEnv.txt", menu.into()),
+                [&new, &old],
+            );
         }
     }
 }

@@ -69,7 +69,7 @@ impl<'a> Bench<'a> {
             product,
         };
         make_keys(&site.keys_dir())?;
-        if machine.own_grub().is_some() {
+        if machine.starts_own() {
             secure_boot::make(&site.keys_dir(), &site.product.name)?;
         }
         if project.lock_path().exists() {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
-use bsp::boot::grub::sealed::NOT_LOADED;
+use bsp::boot::NOT_LOADED;
 
 use super::altered::alter;
 use super::bench::Bench;
@@ -259,7 +259,7 @@ impl Play<'_> {
                 status == 0,
                 "device-agent upgrade: exit status {status}\n{output}"
             );
-            alter(&mut device, what)?;
+            alter(&mut device, self.bench.board.boot.backend, what)?;
             device.machine.sh_start("systemctl reboot")?;
             device.machine.console.wait_for(NOT_LOADED, from, BOOT)?;
         } else {

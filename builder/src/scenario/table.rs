@@ -29,7 +29,7 @@ impl Scenario {
             Fault::Loader(_) if board.replaced_programs().is_none() => {
                 Some("this board has no programs for UEFI that devices replace")
             }
-            Fault::Altered(_) if board.own_grub().is_none() => Some(
+            Fault::Altered(_) if !board.starts_own() => Some(
                 "this board's boot loader does not check it (`secure-boot = \"own\"` in its section of product.toml)",
             ),
             _ => None,

@@ -10,11 +10,16 @@ use rcgen::{
     PKCS_RSA_SHA256,
 };
 
+use bsp::boot::uboot;
+
 use super::{variable, Pair, NAMES};
 use crate::project::secrets;
 
 /// Where the keys stand, below the product's key directory.
 pub const DIRECTORY: &str = "secureboot";
+
+/// The public half of db there, as source of U-Boot's own device tree.
+pub const UBOOT_KEYS: &str = "u-boot.dtsi";
 
 /// Makes the keys of `product` in `keys` and the files for enrolment; whether there were none before. Files that
 /// are missing beside the keys are made again; a key never is.
@@ -91,6 +96,13 @@ fn enrolment(dir: &Path) -> Result<()> {
                 fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
             }
         }
+    }
+    let path = dir.join(UBOOT_KEYS);
+    if !path.exists() {
+        let (modulus, exponent) = signing.numbers()?;
+        let text = uboot::fit::keys::source(&modulus, &exponent)
+            .context("writing db for U-Boot: it takes RSA keys only")?;
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
 }

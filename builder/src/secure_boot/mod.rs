@@ -23,7 +23,7 @@ use rustls::pki_types::{pem::PemObject, CertificateDer};
 use yasna::Tag;
 
 use crate::serve::tls;
-pub use make::{make, DIRECTORY};
+pub use make::{make, DIRECTORY, UBOOT_KEYS};
 
 /// The names of the three keys, as UEFI calls the variables that hold their certificates.
 pub const NAMES: [&str; 3] = ["PK", "KEK", "db"];
@@ -75,12 +75,12 @@ impl Pair {
     }
 
     /// RSA signature (PKCS#1 1.5 over SHA-256).
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
         self.key.sign(message).context("signing for Secure Boot")
     }
 
     /// Modulus and exponent of the public key, big-endian, without leading zeros.
-    fn numbers(&self) -> Result<(Vec<u8>, Vec<u8>)> {
+    pub fn numbers(&self) -> Result<(Vec<u8>, Vec<u8>)> {
         // RSAPublicKey of RFC 8017, A.1.1.
         yasna::parse_der(self.key.der_bytes(), |reader| {
             reader.read_sequence(|reader| {

@@ -9,10 +9,13 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bsp::board::{Environment, LoadAddresses, RegisterWrite, ScriptImage, Size};
+use bsp::boot::uboot::fit::sealed::{boot_fit, script_fit, Boot, FIT_PATH};
 use bsp::boot::uboot::{boot_script, image, DeviceTree, ScriptPlaces};
+use builder::secure_boot::{Pair, UBOOT_KEYS};
 
 const MIB: u64 = 1 << 20;
 /// Far more than a boot takes (two seconds on an idle machine).
@@ -27,6 +30,19 @@ pub const ENVIRONMENT: Environment = Environment {
     redundant_offset: Size(5 * MIB + 512 * 1024),
     size: Size(0x4000),
 };
+
+const ADDRESSES: LoadAddresses = LoadAddresses {
+    kernel: 0x4040_0000,
+    ramdisk: 0x4400_0000,
+    device_tree: 0x4800_0000,
+    fit: Some(FIT),
+};
+const FIT: u64 = 0x4020_0000;
+
+/// Where a signed deployment stands. The test's kernel shows its command line from `root=test` on.
+fn place(id: &str) -> String {
+    format!("/ostree/boot.0/root=test/{id}/0")
+}
 
 /// A kind of machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,19 +89,46 @@ impl Arch {
     pub fn marked_device_tree(self) -> Vec<u8> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("dtb");
-        let (program, [m, machine, cpu, model]) = self.qemu();
-        let dump = format!("{machine},dumpdtb={}", path.display());
-        run(
-            Command::new(program)
-                .args([m, &dump, cpu, model, "-m", "256"])
-                .args(["-display", "none", "-nic", "none"]),
-            "qemu-system-arm",
-        );
+        self.dump_device_tree(&path);
         let mut tree = std::fs::read(path).unwrap();
         let (own, mark) = (b"linux,dummy-virt", b"root=test own-dt");
         let at = tree.windows(own.len()).position(|w| w == own).unwrap();
         tree[at..at + mark.len()].copy_from_slice(mark);
         tree
+    }
+
+    /// The machine's device tree with the public key in `keys`, in `dir`: as whoever builds U-Boot puts it there.
+    fn device_tree_with_key(self, keys: &Path, dir: &Path) -> PathBuf {
+        let [path, source] = ["key.dtb", "key.dts"].map(|name| dir.join(name));
+        self.dump_device_tree(&path);
+        let mut text = Vec::new();
+        let convert = |from: &str, to: &str, out: &Path, path: &Path| {
+            run(
+                Command::new("dtc")
+                    .args(["-q", "-I", from, "-O", to, "-o"])
+                    .args([out, path]),
+                "device-tree-compiler",
+            );
+        };
+        convert("dtb", "dts", &source, &path);
+        for part in [&source, &keys.join(UBOOT_KEYS)] {
+            text.extend(std::fs::read(part).unwrap());
+        }
+        std::fs::write(&source, text).unwrap();
+        convert("dts", "dtb", &path, &source);
+        path
+    }
+
+    fn dump_device_tree(self, path: &Path) {
+        let (program, [m, machine, cpu, model]) = self.qemu();
+        let dump = format!("{machine},dumpdtb={}", path.display());
+        run(
+            Command::new(program)
+                .args([m, &dump, cpu, model, "-m", "256"])
+                .args(["-display", "none", "-nic", "none", "-bios"])
+                .arg(self.firmware()),
+            "qemu-system-arm",
+        );
     }
 
     /// A kernel as `booti` or `bootz` wants it: writes `<KERNEL>` and the command line, from `root=test`
@@ -113,6 +156,8 @@ pub struct Disk {
     pub device_tree: DeviceTree,
     /// Format of the boot script.
     pub format: ScriptImage,
+    /// What the script is signed with, if it starts only what is signed.
+    pub script_key: Option<Arc<Pair>>,
 }
 
 impl Disk {
@@ -130,7 +175,58 @@ impl Disk {
             loader: Some("loader.1".into()),
             device_tree: DeviceTree::Loader,
             format: ScriptImage::Legacy,
+            script_key: None,
         }
+    }
+
+    /// Signs everything with `pair`: deployments (with their files as they are now) and script. The arguments of the
+    /// kernel are no longer those of the menu, which says where the deployments stand.
+    pub fn signed(mut self, ids: &[&str], pair: &Arc<Pair>) -> Self {
+        self.script_key = Some(Arc::clone(pair));
+        for id in ids {
+            self = self.sign(id, pair);
+        }
+        self.edit_menu(|text| {
+            let with_place = |line: &str| match line.split_once("treeline.id=") {
+                Some((_, id)) => format!("{line} ostree={}\n", place(id)),
+                None => format!("{line}\n"),
+            };
+            text.lines().map(with_place).collect()
+        });
+        self
+    }
+
+    /// Signs a deployment with `pair`.
+    pub fn sign(mut self, id: &str, pair: &Pair) -> Self {
+        let file = |file: &str| {
+            let path = format!("ostree/shop-{id}/{file}");
+            let found = self.boot.iter().find(|(name, _)| *name == path);
+            found.map(|(_, content)| content.as_slice())
+        };
+        let boot = Boot {
+            arch: self.arch.debian(),
+            kernel: file("vmlinuz").unwrap(),
+            ramdisk: file("initramfs").unwrap(),
+            device_tree: file("dtb/virt.dtb"),
+            arguments: &format!("signed={id} x=\"1  2\""),
+            addresses: ADDRESSES,
+            fit: FIT,
+        };
+        let made = boot_fit::<anyhow::Error>(&boot, |message| pair.sign(message)).unwrap();
+        let path = format!("..{}/{FIT_PATH}", place(id));
+        self.boot.retain(|(name, _)| *name != path);
+        self.boot.push((path, made));
+        self
+    }
+
+    /// A file of a deployment, its signed tree if there is no name.
+    pub fn file(&mut self, id: &str, file: Option<&str>) -> &mut Vec<u8> {
+        let path = match file {
+            Some(file) => format!("ostree/shop-{id}/{file}"),
+            None => format!("..{}/{FIT_PATH}", place(id)),
+        };
+        let mut files = self.boot.iter_mut();
+        &mut files.find(|(name, _)| *name == path).unwrap().1
     }
 
     /// Takes a file of a deployment away.
@@ -188,15 +284,10 @@ impl Disk {
             device_tree: self.device_tree.clone(),
             // U-Boot for this machine has no `fdt_addr_r`.
             addresses: match self.device_tree {
-                DeviceTree::Loader => None,
-                DeviceTree::Deployment { .. } | DeviceTree::Detected { .. } => {
-                    Some(LoadAddresses {
-                        kernel: 0x4040_0000,
-                        ramdisk: 0x4400_0000,
-                        device_tree: 0x4800_0000,
-                    })
-                }
+                DeviceTree::Loader if self.script_key.is_none() => None,
+                _ => Some(ADDRESSES),
             },
+            fit: self.script_key.as_ref().map(|_| FIT),
             // Memory that nobody uses, for a register: what is written there must not end the script.
             watchdog: vec![RegisterWrite {
                 address: 0x4f00_0000,
@@ -204,7 +295,11 @@ impl Disk {
             }],
         });
         let script = dir.join("boot.scr");
-        std::fs::write(&script, image(self.format, &text, 0).unwrap()).unwrap();
+        let made = match &self.script_key {
+            None => image(self.format, &text, 0).unwrap(),
+            Some(pair) => script_fit::<anyhow::Error>(&text, 0, |m| pair.sign(m)).unwrap(),
+        };
+        std::fs::write(&script, made).unwrap();
         let offset = (FIRMWARE.0 / 512).to_string();
         run(
             Command::new("mkfs.fat")
@@ -290,8 +385,20 @@ pub fn boot(disk: &Disk) -> Outcome {
     boot_image(disk.arch, &image, dir.path(), "")
 }
 
+/// Boots a disk on a machine whose U-Boot has the public key in `keys` and starts only what that has signed.
+pub fn boot_checked(disk: &Disk, keys: &Path) -> Outcome {
+    let dir = tempfile::tempdir().unwrap();
+    let image = disk.write(dir.path());
+    let tree = disk.arch.device_tree_with_key(keys, dir.path());
+    start(disk.arch, &image, dir.path(), "", Some(&tree))
+}
+
 /// Boots a disk that [`Disk::write`] has made; `options` go to its `-drive`.
 pub fn boot_image(arch: Arch, image: &Path, dir: &Path, options: &str) -> Outcome {
+    start(arch, image, dir, options, None)
+}
+
+fn start(arch: Arch, image: &Path, dir: &Path, options: &str, tree: Option<&Path>) -> Outcome {
     let serial = dir.join("serial");
     let (program, machine) = arch.qemu();
     let mut qemu = Command::new(program);
@@ -307,6 +414,9 @@ pub fn boot_image(arch: Arch, image: &Path, dir: &Path, options: &str) -> Outcom
         ))
         .stdout(std::fs::File::create(&serial).unwrap())
         .stdin(Stdio::piped());
+    if let Some(tree) = tree {
+        qemu.arg("-dtb").arg(tree);
+    }
     let mut child = qemu
         .spawn()
         .unwrap_or_else(|e| panic!("{program}: {e}; install qemu-system-arm"));
@@ -331,8 +441,14 @@ fn wait(child: &mut Child, serial: &Path) {
     let begin = Instant::now();
     while child.try_wait().unwrap().is_none() {
         let text = String::from_utf8_lossy(&std::fs::read(serial).unwrap_or_default()).into_owned();
-        for (sign, keys) in [("autoboot", "\n"), ("=> ", "run bootcmd\n")] {
-            if text.contains(sign) && !typed.contains(&keys) {
+        // Where it has no script to run, it ends at its prompt.
+        let prompts = [
+            ("autoboot", 1, "\n"),
+            ("=> ", 1, "run bootcmd\n"),
+            ("=> ", 2, "reset\n"),
+        ];
+        for (sign, times, keys) in prompts {
+            if text.matches(sign).count() >= times && !typed.contains(&keys) {
                 typed.push(keys);
                 // It may have ended meanwhile.
                 let _ = keyboard.write_all(keys.as_bytes());

@@ -10,6 +10,7 @@ use super::script::{self, ID_PATTERN, RESTART};
 use super::{quote, split_options, MENU_LIMIT};
 use crate::board::OwnGrub;
 use crate::boot::entry::BootEntry;
+use crate::boot::NOT_LOADED;
 use crate::device::ID_KARG;
 
 /// The menu as data, beside `grub.cfg` in `/boot/loader.N`.
@@ -24,10 +25,6 @@ pub const PREFIX: &str = "(memdisk)/";
 pub const CONFIG: &str = "grub.cfg";
 /// What the image does first, in the few commands of GRUB's kernel.
 pub const EARLY: &str = "configfile (memdisk)/grub.cfg\n";
-
-/// What GRUB says of a deployment of which a file is missing, altered or signed with another key; the identity comes
-/// after it, because GRUB breaks lines.
-pub const NOT_LOADED: &str = "Treeline: not what was signed:";
 
 /// Variable that is set when everything has been loaded.
 const LOADED: &str = "treeline_loaded";

@@ -6,9 +6,10 @@
 
 pub mod env;
 #[cfg(feature = "host")]
-mod fit;
+pub mod fit;
 #[cfg(feature = "host")]
 mod image;
+#[cfg(feature = "host")]
 pub mod script;
 pub mod store;
 
@@ -20,8 +21,12 @@ use super::state::BootState;
 use super::variables::Variables;
 use env::EnvError;
 
+#[cfg(feature = "host")]
 pub use script::{boot_script, DeviceTree, ScriptPlaces, VIRTUAL_BOARD};
 pub use store::UbootStore;
+
+/// Bytes from `load-addresses.fit` on that what is signed takes while it is judged.
+pub const FIT_ROOM: u64 = 0x1_4000;
 
 /// The script `text` as U-Boot loads it, made at `time` (seconds since 1970; U-Boot shows it and no more).
 ///

@@ -2,7 +2,7 @@
 //!
 //! U-Boot's distro boot finds the script on the firmware partition and gives it `devtype`, `devnum` (the
 //! disk it came from). Rules for it, so that it runs in U-Boot as distributions build it:
-//! - no `setexpr` (missing on some boards): numbers are counted by chains and loops, places within a buffer
+//! - no `setexpr` (missing on some boards; only a U-Boot that checks signatures must have it): numbers are counted by chains and loops, places within a buffer
 //!   are named through `base`;
 //! - no bootcount, no environment of U-Boot's own: the copies are read and written as raw blocks;
 //! - names that only the script uses are shell variables (`tl_…`); they survive that the environment is
@@ -26,6 +26,7 @@
 
 mod boot;
 mod menu;
+mod sealed;
 mod state;
 
 pub use boot::VIRTUAL_BOARD;
@@ -55,6 +56,8 @@ pub struct ScriptPlaces {
     /// What starts the hardware watchdog, before a kernel on trial. A confirmed deployment starts without: were
     /// the time too short for a board, its updates would fail, but it would not.
     pub watchdog: Vec<RegisterWrite>,
+    /// Where the signed tree of a deployment is loaded; `None`: what starts is not signed.
+    pub fit: Option<u64>,
 }
 
 /// Which device tree the kernel gets.
@@ -121,6 +124,7 @@ mod tests {
     use super::*;
     use crate::board::Size;
     use crate::boot::state::MAX_TRIES;
+    use crate::boot::uboot::fit;
 
     fn places() -> ScriptPlaces {
         ScriptPlaces {
@@ -134,6 +138,7 @@ mod tests {
             device_tree: DeviceTree::Loader,
             addresses: None,
             watchdog: Vec::new(),
+            fit: None,
         }
     }
 
@@ -157,6 +162,12 @@ mod tests {
             device_tree,
             ..places.clone()
         })
+        .flat_map(|places| {
+            [None, Some(0x4020_0000)].map(|fit| ScriptPlaces {
+                fit,
+                ..places.clone()
+            })
+        })
         .map(|places| boot_script(&places))
         .collect()
     }
@@ -170,8 +181,14 @@ mod tests {
             assert!(text.len() < 0x1_0000, "{}", text.len());
             for line in text.lines().map(str::trim) {
                 assert!(!line.ends_with('='), "an empty value: {line}");
+                // A U-Boot that checks signatures is built for the purpose.
+                let sealed = text.contains(fit::sealed::FIT_PATH);
                 for word in ["break", "setexpr", "while", "local"] {
-                    assert!(!line.split_whitespace().any(|w| w == word), "{line}");
+                    let known = sealed && word == "setexpr";
+                    assert!(
+                        known || !line.split_whitespace().any(|w| w == word),
+                        "{line}"
+                    );
                 }
             }
             let count = |word: &str| {
@@ -199,7 +216,7 @@ mod tests {
             mw.l 1c20cb4 b1
           fi
         fi
-booti ";
+        booti ";
         assert!(text.contains(start), "{text}");
     }
 

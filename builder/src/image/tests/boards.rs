@@ -105,7 +105,7 @@ impl World {
                 kernel_version: KERNEL,
             },
         };
-        let firmware = firmware::files("demo", board, &layout, &sources, ID, 1).unwrap();
+        let firmware = firmware::files("demo", board, &layout, &sources, ID, 1, None).unwrap();
         let mut areas = sources.raw_areas(board).unwrap();
         areas.extend(firmware::environment_copies(board, ID).unwrap());
         let raw = self.dir.path().join(format!("{}.raw", board.id));

@@ -1,6 +1,7 @@
 //! The part of the script that loads an entry and starts it.
 
 use super::menu::{suffix, ARGUMENTS, PATHS};
+use super::sealed;
 use super::{DeviceTree, ScriptPlaces, ENTRY_LIMIT, MESSAGE_SECONDS};
 use crate::board::RegisterWrite;
 
@@ -27,6 +28,7 @@ for tl_entry in ${{tl_choice}} {numbers}; do
   tl_tried=1
   setenv tl_kernel_image
 {pick}\
+{words}\
   if test -z \"${{tl_kernel_image}}\"; then tl_now=0; fi
   if test ${{tl_now}} = 1; then
     echo \"Treeline: booting entry ${{tl_entry}} (${{tl_kernel_image}})\"
@@ -42,8 +44,7 @@ for tl_entry in ${{tl_choice}} {numbers}; do
     fi
     if test ${{tl_ok}} = 1; then
       if {load_kernel}; then
-{watchdog}\
-        {start} ${{tl_kernel}} ${{tl_rd}} ${{tl_dt}}
+{start}\
       fi
     fi
     echo \"Treeline: entry ${{tl_entry}} could not be started\"
@@ -53,22 +54,37 @@ echo \"Treeline: no deployment could be started; restarting in {MESSAGE_SECONDS}
 sleep {MESSAGE_SECONDS}
 reset
 ",
-        watchdog = watchdog(&places.watchdog),
+        words = places.fit.map_or(String::new(), |_| sealed::words()),
         pick = pick(&partition),
         tree = device_tree(&places.device_tree, &partition),
         load_ramdisk = load(&partition, "tl_ramdisk", "${tl_ramdisk_image}"),
         load_kernel = load(&partition, "tl_kernel", "${tl_kernel_image}"),
-        start = if places.arch == "arm64" {
-            "booti"
-        } else {
-            "bootz"
-        },
+        start = start(places, &partition),
     )
+}
+
+/// Starts what has been loaded.
+fn start(places: &ScriptPlaces, partition: &str) -> String {
+    let watchdog = watchdog(&places.watchdog);
+    if let Some(fit) = places.fit {
+        return sealed::start(fit, &places.device_tree, partition, &watchdog);
+    }
+    let command = if places.arch == "arm64" {
+        "booti"
+    } else {
+        "bootz"
+    };
+    format!("{watchdog}        {command} ${{tl_kernel}} ${{tl_rd}} ${{tl_dt}}\n")
 }
 
 /// Loads a file of the root partition.
 fn load(partition: &str, address: &str, path: &str) -> String {
-    format!("load ${{tl_type}} ${{tl_number}}:{partition} ${{{address}}} {path}")
+    load_to(partition, &format!("${{{address}}}"), path)
+}
+
+/// The same, to an address in numbers.
+pub(super) fn load_to(partition: &str, address: &str, path: &str) -> String {
+    format!("load ${{tl_type}} ${{tl_number}}:{partition} {address} {path}")
 }
 
 /// Starts the hardware watchdog for a deployment on trial; that of a virtual board may be another.

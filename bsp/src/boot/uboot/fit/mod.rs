@@ -4,10 +4,18 @@
 //! The nodes are those of U-Boot's `doc/usage/fit/source_file_format.rst`; `/images` names the script as the default
 //! one, so that `source` needs no name for it.
 
+pub mod keys;
+mod regions;
+pub mod sealed;
+
 use vm_fdt::{Error, FdtWriter};
 
 /// The image of the script `text`, made at `time` (seconds since 1970).
 pub(super) fn image(text: &str, time: u32) -> Result<Vec<u8>, Error> {
+    script(text, time, None)
+}
+
+fn script(text: &str, time: u32, signature: Option<&[u8]>) -> Result<Vec<u8>, Error> {
     let mut tree = FdtWriter::new()?;
     let root = tree.begin_node("")?;
     tree.property_string("description", "Treeline")?;
@@ -22,7 +30,12 @@ pub(super) fn image(text: &str, time: u32) -> Result<Vec<u8>, Error> {
     let hash = tree.begin_node("hash-1")?;
     tree.property_string("algo", "crc32")?;
     tree.property_u32("value", crc32fast::hash(text.as_bytes()))?;
-    for node in [hash, script, images, root] {
+    tree.end_node(hash)?;
+    if let Some(signature) = signature {
+        let node = sealed::begin_signature(&mut tree, sealed::IMAGE_KEY, signature)?;
+        tree.end_node(node)?;
+    }
+    for node in [script, images, root] {
         tree.end_node(node)?;
     }
     tree.finish()

@@ -1,0 +1,318 @@
+//! Signed images: what belongs to a deployment, and the boot script, for a U-Boot that starts nothing else.
+//!
+//! The tree of a deployment holds hashes and signatures, not the files: these stay where libostree puts them, and
+//! stand at fixed places in memory when U-Boot compares them (`data-position`). Only the kernel's arguments, which are
+//! no file of the deployment otherwise, are in it.
+//!
+//! Two keys, which may be the same numbers: U-Boot wants from [`CONFIGURATION_KEY`] a signature of what belongs
+//! together, and from [`IMAGE_KEY`] one of every image, which is how a script is checked (U-Boot's
+//! `doc/usage/fit/signature.rst`).
+
+use sha2::{Digest, Sha256};
+use vm_fdt::{Error, FdtWriter};
+
+use super::regions;
+use crate::board::LoadAddresses;
+
+/// The signed tree of a deployment, in its file system.
+pub const FIT_PATH: &str = "usr/lib/device-agent/boot.fit";
+/// Its one configuration.
+pub const CONFIGURATION: &str = "treeline";
+/// Key for what belongs together, as U-Boot's own device tree names it.
+pub const CONFIGURATION_KEY: &str = "treeline";
+/// Key for single images.
+pub const IMAGE_KEY: &str = "treeline-image";
+/// What signatures are made of: SHA-256, RSA with 2048 bits, PKCS#1 1.5.
+pub const ALGORITHM: &str = "sha256,rsa2048";
+
+/// Bytes of a signature.
+const SIGNATURE: usize = 256;
+/// Bytes from the tree to where U-Boot puts the kernel's arguments: room for the tree.
+const TREE: u64 = 0x1_0000;
+/// Bytes of the arguments, blanks and zeros included.
+pub const ARGUMENTS: usize = 0x2000;
+/// Bytes that the device's own arguments may take.
+pub const OWN_ARGUMENTS: usize = 0x200;
+/// Bytes of the other ones at most.
+const MOST_ARGUMENTS: usize = ARGUMENTS - OWN_ARGUMENTS - VARIABLE.len() - 2;
+/// What stands before them.
+pub const VARIABLE: &str = "bootargs=";
+const _: () = assert!(TREE + 2 * ARGUMENTS as u64 == crate::boot::uboot::FIT_ROOM);
+
+/// Where the arguments stand once they are judged, by the place of the tree.
+pub fn arguments_address(fit: u64) -> u64 {
+    fit + TREE
+}
+
+/// What a deployment starts with.
+#[derive(Debug, Clone, Copy)]
+pub struct Boot<'a> {
+    /// Debian architecture.
+    pub arch: &'a str,
+    /// The files as they stand below `/boot`.
+    pub kernel: &'a [u8],
+    /// Initial RAM file system.
+    pub ramdisk: &'a [u8],
+    /// Device tree; `None`: U-Boot's own.
+    pub device_tree: Option<&'a [u8]>,
+    /// Kernel arguments, without those of the device.
+    pub arguments: &'a str,
+    /// Where they are loaded.
+    pub addresses: LoadAddresses,
+    /// `addresses.fit`.
+    pub fit: u64,
+}
+
+/// An image of a tree.
+struct Image {
+    name: &'static str,
+    kind: &'static str,
+    /// Whether it stands in the tree.
+    inside: Option<Vec<u8>>,
+    /// Bytes from the tree to it, and its length.
+    position: u32,
+    length: u32,
+    hash: [u8; 32],
+    signature: Vec<u8>,
+    /// Where U-Boot copies it.
+    load: Option<u32>,
+}
+
+/// Why there is no signed tree.
+#[derive(Debug, thiserror::Error)]
+pub enum FitError {
+    /// An image cannot be named by its distance from the tree.
+    #[error(
+        "its {image} is loaded to {address:#x}, which is not behind load-addresses.fit ({fit:#x})"
+    )]
+    Place {
+        /// Which one.
+        image: &'static str,
+        /// Where it is loaded.
+        address: u64,
+        /// Where the tree is.
+        fit: u64,
+    },
+    /// An image has 4 GiB or more.
+    #[error("its {0} is too large")]
+    Size(&'static str),
+    /// Kernel arguments that there is no room for.
+    #[error("its kernel arguments have {0} bytes; {MOST_ARGUMENTS} are allowed")]
+    Arguments(usize),
+    /// The tree cannot be written.
+    #[error("its tree cannot be written: {0}")]
+    Tree(#[from] Error),
+    /// The tree that was written cannot be read.
+    #[error("its tree cannot be read")]
+    Unreadable,
+}
+
+/// The signed tree of a deployment. `sign` makes a signature of a message.
+///
+/// # Errors
+/// Whatever `sign` says; [`FitError`] if something does not fit.
+pub fn boot_fit<E: From<FitError>>(
+    boot: &Boot<'_>,
+    sign: impl Fn(&[u8]) -> Result<Vec<u8>, E>,
+) -> Result<Vec<u8>, E> {
+    let length = boot.arguments.len();
+    if length > MOST_ARGUMENTS {
+        return Err(FitError::Arguments(length).into());
+    }
+    let arguments = arguments(boot.arguments);
+    let mut images = Vec::new();
+    let files = [
+        (
+            "kernel",
+            "kernel_noload",
+            Some(boot.kernel),
+            boot.addresses.kernel,
+        ),
+        (
+            "ramdisk",
+            "ramdisk",
+            Some(boot.ramdisk),
+            boot.addresses.ramdisk,
+        ),
+        (
+            "fdt",
+            "flat_dt",
+            boot.device_tree,
+            boot.addresses.device_tree,
+        ),
+    ];
+    for (name, kind, content, address) in files {
+        if let Some(content) = content {
+            let position = address
+                .checked_sub(boot.fit)
+                .and_then(|position| u32::try_from(position).ok())
+                .ok_or(FitError::Place {
+                    image: name,
+                    address,
+                    fit: boot.fit,
+                })?;
+            images.push(image(name, kind, content, position, &sign)?);
+        }
+    }
+    let mut last = image("arguments", "firmware", &arguments, 0, &sign)?;
+    last.load = u32::try_from(arguments_address(boot.fit)).ok();
+    last.inside = Some(arguments);
+    images.push(last);
+
+    let nodes = nodes(&images);
+    let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
+    let tree = |names: u32, signature: &[u8]| {
+        write(boot.arch, &images, &nodes, names, signature).map_err(FitError::Tree)
+    };
+    // The lengths are those of the last one: what is signed stands where it will stand.
+    let draft = tree(0, &[0; SIGNATURE])?;
+    let names = regions::strings_length(&draft).ok_or(FitError::Unreadable)?;
+    let message = regions::signed(&draft, &nodes).ok_or(FitError::Unreadable)?;
+    Ok(tree(names, &sign(&message)?)?)
+}
+
+/// The script `text` with a signature.
+///
+/// # Errors
+/// As [`boot_fit`].
+pub fn script_fit<E: From<FitError>>(
+    text: &str,
+    time: u32,
+    sign: impl Fn(&[u8]) -> Result<Vec<u8>, E>,
+) -> Result<Vec<u8>, E> {
+    let signature = sign(text.as_bytes())?;
+    Ok(super::script(text, time, Some(&signature)).map_err(FitError::Tree)?)
+}
+
+fn image<E>(
+    name: &'static str,
+    kind: &'static str,
+    content: &[u8],
+    position: u32,
+    sign: impl Fn(&[u8]) -> Result<Vec<u8>, E>,
+) -> Result<Image, E>
+where
+    E: From<FitError>,
+{
+    let length = u32::try_from(content.len()).map_err(|_| FitError::Size(name))?;
+    Ok(Image {
+        name,
+        kind,
+        inside: None,
+        position,
+        length,
+        hash: Sha256::digest(content).into(),
+        signature: sign(content)?,
+        load: None,
+    })
+}
+
+/// The arguments as a text that U-Boot imports, with room at the beginning for the device's own: these are written
+/// over blanks after everything has been judged.
+fn arguments(arguments: &str) -> Vec<u8> {
+    let mut text = VARIABLE.as_bytes().to_vec();
+    text.resize(VARIABLE.len() + OWN_ARGUMENTS, b' ');
+    text.push(b' ');
+    text.extend_from_slice(arguments.as_bytes());
+    text.push(b'\n');
+    text.resize(ARGUMENTS, 0);
+    text
+}
+
+/// The nodes that the signature of the configuration stands for.
+fn nodes(images: &[Image]) -> Vec<String> {
+    let mut nodes = vec!["/".to_string(), format!("/configurations/{CONFIGURATION}")];
+    for image in images {
+        let node = format!("/images/{}", image.name);
+        nodes.push(node.clone());
+        nodes.push(format!("{node}/hash-1"));
+    }
+    nodes
+}
+
+fn write(
+    arch: &str,
+    images: &[Image],
+    nodes: &[&str],
+    names: u32,
+    signature: &[u8],
+) -> Result<Vec<u8>, Error> {
+    let mut tree = FdtWriter::new()?;
+    let root = tree.begin_node("")?;
+    tree.property_string("description", "Treeline")?;
+    tree.property_u32("timestamp", 0)?;
+    tree.property_u32("#address-cells", 1)?;
+    let all = tree.begin_node("images")?;
+    for image in images {
+        write_image(&mut tree, arch, image)?;
+    }
+    tree.end_node(all)?;
+    let all = tree.begin_node("configurations")?;
+    tree.property_string("default", CONFIGURATION)?;
+    let configuration = tree.begin_node(CONFIGURATION)?;
+    tree.property_string("description", "Treeline")?;
+    let mut signed = Vec::new();
+    for image in images {
+        let role = if image.inside.is_some() {
+            "loadables"
+        } else {
+            image.name
+        };
+        tree.property_string(role, image.name)?;
+        signed.push(role.to_string());
+    }
+    let node = begin_signature(&mut tree, CONFIGURATION_KEY, signature)?;
+    tree.property_string_list("sign-images", signed)?;
+    tree.property_string_list(
+        "hashed-nodes",
+        nodes.iter().map(|n| n.to_string()).collect(),
+    )?;
+    tree.property_array_u32("hashed-strings", &[0, names])?;
+    for node in [node, configuration, all, root] {
+        tree.end_node(node)?;
+    }
+    tree.finish()
+}
+
+fn write_image(tree: &mut FdtWriter, arch: &str, image: &Image) -> Result<(), Error> {
+    let node = tree.begin_node(image.name)?;
+    tree.property_string("description", image.name)?;
+    tree.property_string("type", image.kind)?;
+    tree.property_string("arch", if arch == "arm64" { "arm64" } else { "arm" })?;
+    tree.property_string("os", "linux")?;
+    tree.property_string("compression", "none")?;
+    if image.kind == "kernel_noload" {
+        tree.property_u32("load", 0)?;
+        tree.property_u32("entry", 0)?;
+    }
+    if let Some(address) = image.load {
+        tree.property_u32("load", address)?;
+    }
+    match &image.inside {
+        Some(content) => tree.property("data", content)?,
+        None => {
+            tree.property_u32("data-position", image.position)?;
+            tree.property_u32("data-size", image.length)?;
+        }
+    }
+    let hash = tree.begin_node("hash-1")?;
+    tree.property_string("algo", "sha256")?;
+    tree.property("value", &image.hash)?;
+    tree.end_node(hash)?;
+    let signature = begin_signature(tree, IMAGE_KEY, &image.signature)?;
+    tree.end_node(signature)?;
+    tree.end_node(node)
+}
+
+/// Begins the node of a signature.
+pub(super) fn begin_signature(
+    tree: &mut FdtWriter,
+    key: &str,
+    signature: &[u8],
+) -> Result<vm_fdt::FdtWriterNode, Error> {
+    let node = tree.begin_node("signature-1")?;
+    tree.property_string("algo", ALGORITHM)?;
+    tree.property_string("key-name-hint", key)?;
+    tree.property("value", signature)?;
+    Ok(node)
+}
