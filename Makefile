@@ -21,7 +21,7 @@ FOLD := $(shell rustc -vV 2>/dev/null | awk '/^host: x86_64-unknown-linux-gnu/{h
 export AGENT_RUSTFLAGS := -Clink-arg=-Wl,-z,pack-relative-relocs -Cforce-unwind-tables=no $(FOLD)
 export AGENT_CFLAGS := -fno-asynchronous-unwind-tables -fno-unwind-tables
 
-.PHONY: help setup build dev agent agents debs tuf-client demo lint unit system scenarios test test-all bench bench-delta fuzz deny book clean
+.PHONY: help setup build dev agent agents debs tuf-client demo lint unit system system-machines system-others scenarios test test-all bench bench-delta fuzz deny book clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,15 +60,31 @@ lint: ## format and lints
 unit: ## tests beside the code
 	cargo test --workspace --locked
 
-system: dev ## whole-system tests without virtual devices of a product
-	judge=$$(scripts/judge-libostree) && \
-	  JUDGE_OSTREE=$$judge BUILDER=$(abspath $(DEV_BUILDER)) cargo test --workspace --locked \
-	  $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs))
+# System tests that start virtual machines, which run one at a time, and the other ones.
+MACHINE_TESTS := firmware grub_script secure_boot uboot_script
+OTHER_TESTS := $(filter-out $(MACHINE_TESTS),$(patsubst tests/tests/%.rs,%,$(wildcard tests/tests/*.rs)))
+
+system: system-machines system-others ## whole-system tests without virtual devices of a product
+
+system-machines: dev
+	$(call system_tests,$(MACHINE_TESTS))
+
+system-others: dev
+	$(call system_tests,$(OTHER_TESTS))
+
+define system_tests
+judge=$$(scripts/judge-libostree) && \
+  JUDGE_OSTREE=$$judge BUILDER=$(abspath $(DEV_BUILDER)) cargo test --workspace --locked $(addprefix --test ,$(1))
+endef
 
 scenarios: dev ## virtual devices: the scenarios that fit into `make test`
 	scripts/scenarios $(DEV_BUILDER) $(BOARD) --quick
 
-test: setup lint unit system scenarios ## everything that fits into forty minutes
+# The tests are compiled before a virtual device is tested: its builder must stay what it is meanwhile.
+test: setup lint unit dev ## everything that fits into forty minutes
+	cargo test --workspace --locked --no-run $(addprefix --test ,$(MACHINE_TESTS) $(OTHER_TESTS))
+	$(MAKE) -j2 --output-sync=line scenarios system-others
+	$(MAKE) system-machines
 
 test-all: setup lint unit system deny dev agents ## the above with every scenario on every virtual board
 	boards='$(TEST_BOARDS)'; boards=$${boards:-$$($(DEV_BUILDER) boards --tier tested --json | jq -r '.[].id')}; \

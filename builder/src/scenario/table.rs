@@ -221,7 +221,7 @@ pub const SCENARIOS: &[Scenario] = &[
         Offer::HealthFalse,
         Fault::None,
         Expect::FellBack,
-        true,
+        false,
         "a health check of the new version fails",
     ),
     scenario(
@@ -261,7 +261,7 @@ pub const SCENARIOS: &[Scenario] = &[
         Offer::Good,
         Fault::PowerCut("armed"),
         Expect::OldThenUpdated,
-        true,
+        false,
         "the power is cut after arming, before the switch",
     ),
     scenario(
