@@ -83,7 +83,7 @@ scenarios: dev ## virtual devices: the scenarios that fit into `make test`
 # The tests are compiled before a virtual device is tested: its builder must stay what it is meanwhile.
 test: setup lint unit dev ## everything that fits into forty minutes
 	cargo test --workspace --locked --no-run $(addprefix --test ,$(MACHINE_TESTS) $(OTHER_TESTS))
-	$(MAKE) -j2 --output-sync=line scenarios system-others
+	$(MAKE) -j2 scenarios system-others
 	$(MAKE) system-machines
 
 test-all: setup lint unit system deny dev agents ## the above with every scenario on every virtual board

@@ -16,19 +16,27 @@ use treeline_tests::{build, example, run};
 
 /// Far more than a firmware takes (half a minute on an idle machine).
 const LIMIT: Duration = Duration::from_secs(300);
-const ID: &str = "x86_64-uefi";
 
 #[test]
 fn firmware_starts_what_its_own_keys_have_signed() {
+    check("x86_64-uefi", "BOOTX64.EFI");
+}
+
+#[test]
+fn so_it_does_on_64_bit_arm() {
+    check("aarch64-uefi", "BOOTAA64.EFI");
+}
+
+fn check(id: &str, program: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let product = product(dir.path());
-    let image = product.join(format!("out/{ID}/gateway-1.0.0-{ID}.boot.raw"));
+    let product = product(id, dir.path());
+    let image = product.join(format!("out/{id}/gateway-1.0.0-{id}.boot.raw"));
     let grub = dir.path().join("grub.efi");
     // The first partition begins at the first MiB.
     run(Command::new("mcopy")
         .arg("-i")
         .arg(format!("{}@@1M", image.display()))
-        .arg("::/EFI/BOOT/BOOTX64.EFI")
+        .arg(format!("::/EFI/BOOT/{program}"))
         .arg(&grub))
     .unwrap();
     let keys = product.join("keys");
@@ -39,28 +47,25 @@ fn firmware_starts_what_its_own_keys_have_signed() {
         .arg(&grub))
     .unwrap();
 
-    says(
-        &image,
-        &keys,
-        dir.path(),
-        "own",
-        "Treeline: the root partition is missing",
-    );
+    let place = dir.path().join("own");
+    let rule = "Treeline: the root partition is missing";
+    says(id, &image, &keys, &place, rule);
     let foreign = dir.path().join("foreign");
     builder::secure_boot::make(&foreign, "another").unwrap();
-    says(&image, &foreign, dir.path(), "foreign", "Access Denied");
+    let place = dir.path().join("foreign-machine");
+    says(id, &image, &foreign, &place, "Access Denied");
 }
 
 /// A product with its boot loader built.
-fn product(dir: &Path) -> PathBuf {
+fn product(id: &str, dir: &Path) -> PathBuf {
     let product = example(dir).unwrap();
     let manifest = product.join("product.toml");
     let text = std::fs::read_to_string(&manifest).unwrap();
     // Boot loaders come with the release.
     let text = text.replacen("[base]\n", "[base]\nupdates = []\n", 1);
-    let own = format!("{text}\n[board.{ID}]\nsecure-boot = \"own\"\n");
+    let own = format!("{text}\n[board.{id}]\nsecure-boot = \"own\"\n");
     std::fs::write(&manifest, own).unwrap();
-    let until_boot: &[&str] = &["-q", "build", "--board", ID, "--until", "boot"];
+    let until_boot: &[&str] = &["-q", "build", "--board", id, "--until", "boot"];
     let output = build(&product, until_boot).unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("builder keys secureboot"), "{said}");
@@ -73,12 +78,11 @@ fn product(dir: &Path) -> PathBuf {
 }
 
 /// Starts a machine that knows `keys` and waits for a text.
-fn says(image: &Path, keys: &Path, dir: &Path, name: &str, text: &str) {
-    let mut board: Board = bsp::board::builtin(ID).unwrap();
+fn says(id: &str, image: &Path, keys: &Path, dir: &Path, text: &str) {
+    let mut board: Board = bsp::board::builtin(id).unwrap();
     board.boot.secure_boot = SecureBoot::Own;
-    let dir = dir.join(name);
-    std::fs::create_dir_all(&dir).unwrap();
-    let firmware = Firmware::make(&board, image, &dir, keys, |file| {
+    std::fs::create_dir_all(dir).unwrap();
+    let firmware = Firmware::make(&board, image, dir, keys, |file| {
         anyhow::bail!("{} is no part of a board with GRUB", file.file)
     })
     .unwrap();
@@ -93,5 +97,5 @@ fn says(image: &Path, keys: &Path, dir: &Path, name: &str, text: &str) {
     })
     .unwrap();
     let waited = machine.console.wait_for(text, 0, LIMIT);
-    waited.unwrap_or_else(|error| panic!("{name}: {error:#}"));
+    waited.unwrap_or_else(|error| panic!("{id}, {}: {error:#}", dir.display()));
 }

@@ -99,6 +99,9 @@ pub struct SecureMachine {
     pub machine: String,
     /// Firmware images for pflash unit 0, as in `pflash`.
     pub code: Vec<String>,
+    /// The same for unit 1, if others than in `pflash`: keys in them are replaced by the product's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variables: Vec<String>,
     /// Arguments besides, one word each.
     #[serde(default)]
     pub args: Vec<String>,

@@ -133,7 +133,13 @@ impl Firmware {
 fn enrol(template: &Path, keys: &Path, dir: &Path) -> Result<PathBuf> {
     let (keys, out) = (keys.join(secure_boot::DIRECTORY), dir.join(ENROLLED));
     let owner = secure_boot::owner(&keys)?;
+    // A template may have keys of others.
     let mut command = Command::new("virt-fw-vars", "python3-virt-firmware")
+        .args(
+            ["PK", "KEK", "db", "dbx"]
+                .iter()
+                .flat_map(|name| ["-d", name]),
+        )
         .arg("-i")
         .arg(template)
         .arg("-o")

@@ -224,11 +224,11 @@ pub fn pflash(board: &bsp::board::Board, unit: usize) -> Result<Option<PathBuf>>
     let Some(qemu) = &board.qemu else {
         return Ok(None);
     };
-    let secure = secure(board)?.filter(|_| unit == 0);
-    let Some(alternatives) = secure
-        .map(|secure| &secure.code)
-        .or_else(|| qemu.pflash.get(unit))
-    else {
+    let secure = secure(board)?.and_then(|secure| match unit {
+        0 => Some(&secure.code),
+        _ => Some(&secure.variables).filter(|files| !files.is_empty()),
+    });
+    let Some(alternatives) = secure.or_else(|| qemu.pflash.get(unit)) else {
         return Ok(None);
     };
     match alternatives.iter().map(PathBuf::from).find(|p| p.exists()) {

@@ -11,8 +11,8 @@ use super::table::Signed;
 /// Where the device has the root of its disk.
 const SYSROOT: &str = "/sysroot";
 
-/// Alters a file of the deployment that boots next, so that an unsuspecting boot loader would start it all the same:
-/// what is added means nothing.
+/// Alters a file of the deployment that boots next. What is added for GRUB means nothing: an unsuspecting one would start
+/// it all the same.
 pub fn alter(device: &mut Device, backend: Backend, what: Signed) -> Result<()> {
     let command = format!(
         "unshare -m sh -e -c 'mount -o remount,rw {SYSROOT}; {}; sync'",
@@ -29,8 +29,12 @@ pub fn alter(device: &mut Device, backend: Backend, what: Signed) -> Result<()> 
 fn command(backend: Backend, what: Signed, root: &str) -> String {
     let zeros = |count: usize| format!("printf \"{}\" >>$file.new", "\\0".repeat(count));
     let change = match (what, backend) {
-        (Signed::Kernel, _) => zeros(8),
-        (Signed::Initramfs, _) => zeros(4),
+        (Signed::Kernel, Backend::Grub) => zeros(8),
+        (Signed::Initramfs, Backend::Grub) => zeros(4),
+        // It looks at as many bytes as were signed.
+        (Signed::Kernel | Signed::Initramfs, Backend::Uboot) => {
+            "printf \"x\" | dd of=$file.new bs=1 seek=5000 conv=notrunc status=none".into()
+        }
         (Signed::Arguments, Backend::Grub) => "printf \"# added\\n\" >>$file.new".into(),
         // What follows the tree is not read. The blanks are room for the device's own arguments.
         (Signed::Arguments, Backend::Uboot) => {

@@ -59,12 +59,14 @@ fn pins(update: &Update) -> Result<Vec<Pin>, Problem> {
         .map_err(|error| wrong(format!("update.pinned-keys: {error}")))
 }
 
-/// The product's own authorities; none if there is no such file.
+/// The product's own authorities; none if there is no such file. One that cannot be looked at is not taken for none: the
+/// public authorities would stand in for it.
 fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    if !file.exists() {
-        return Ok(Vec::new());
+    match file.try_exists() {
+        Ok(true) => certificates(file),
+        Ok(false) => Ok(Vec::new()),
+        Err(error) => Err(wrong(format!("reading {}: {error}", file.display())).into()),
     }
-    certificates(file)
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {

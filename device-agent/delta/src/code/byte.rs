@@ -145,10 +145,17 @@ impl ByteModel {
         actual: u8,
     ) -> u8 {
         let mut found = 1usize;
-        let mut lines = [(0, 0); CONTEXTS];
+        let mut places = [(0, 0); CONTEXTS];
+        let mut lines = [[0; 16]; CONTEXTS];
         for left in (0..8u32).rev() {
             if left % 4 == 3 {
-                lines = self.lines(&contexts.map(|context| hash(context, found as u32)));
+                if left == 3 {
+                    self.keep(&places, &lines);
+                }
+                places = self.lines(&contexts.map(|context| hash(context, found as u32)));
+                for (line, (group, place)) in lines.iter_mut().zip(places) {
+                    *line = self.groups[group].0[place];
+                }
             }
             let node = if left >= 4 {
                 found
@@ -157,10 +164,19 @@ impl ByteModel {
             };
             let row = hash(contexts[0], found as u32) & ((1 << ROWS) - 1);
             let bit = u32::from(actual) >> left & 1;
-            let bit = self.bit(coder, known, found, left, &lines, node, row, bit);
+            let bit = self.bit(coder, known, found, left, &mut lines, node & 15, row, bit);
             found = found << 1 | bit as usize;
         }
+        self.keep(&places, &lines);
         found as u8
+    }
+
+    /// Puts lines back.
+    #[inline]
+    fn keep(&mut self, places: &[(usize, usize); CONTEXTS], lines: &[Line; CONTEXTS]) {
+        for (line, (group, place)) in lines.iter().zip(places) {
+            self.groups[*group].0[*place] = *line;
+        }
     }
 
     #[inline]
@@ -171,12 +187,12 @@ impl ByteModel {
         known: &Known,
         found: usize,
         left: u32,
-        lines: &[(usize, usize); CONTEXTS],
+        lines: &mut [Line; CONTEXTS],
         node: usize,
         row: u32,
         bit: u32,
     ) -> u32 {
-        let states = lines.map(|(group, line)| usize::from(self.groups[group].0[line][node]));
+        let states: [usize; CONTEXTS] = std::array::from_fn(|i| usize::from(lines[i][node]));
         let mut inputs = [0i32; INPUTS];
         for (i, state) in states.iter().enumerate().filter(|(_, state)| **state > 0) {
             inputs[i] = self.logit(self.maps[i][*state]);
@@ -194,7 +210,12 @@ impl ByteModel {
         let by_last = &mut self.by_last[kind << 8 | usize::from(known.last)];
         let mut sum = 0i64;
         for i in 0..INPUTS {
-            sum += i64::from(inputs[i]) * i64::from(by_bits[i] + by_length[i] + by_last[i]);
+            sum += i64::from(inputs[i])
+                * i64::from(
+                    by_bits[i]
+                        .wrapping_add(by_length[i])
+                        .wrapping_add(by_last[i]),
+                );
         }
         let logit = ((sum >> 16).clamp(-2047, 2047)) as i32;
         let p = squash(logit);
@@ -212,13 +233,13 @@ impl ByteModel {
         for i in 0..INPUTS {
             let by = (inputs[i] * error * 6 + 0x8000) >> 16;
             for weights in [&mut *by_bits, &mut *by_length, &mut *by_last] {
-                weights[i] = (weights[i] + by).clamp(-(1 << 20), 1 << 20);
+                weights[i] = weights[i].wrapping_add(by);
             }
         }
-        for (i, (state, (group, line))) in states.iter().zip(lines).enumerate() {
+        for (i, (state, line)) in states.iter().zip(lines).enumerate() {
             let map = &mut self.maps[i][*state];
             *map = moved(*map, bit, 255, self.steps);
-            self.groups[*group].0[*line][node] = self.next[*state][bit as usize];
+            line[node] = self.next[*state][bit as usize];
         }
         if let Some((says, class)) = copied {
             let copy = &mut self.copies[class][says];
