@@ -293,7 +293,7 @@ pub const SCENARIOS: &[Scenario] = &[
         Offer::Good,
         Fault::ServerGone,
         Expect::OldThenUpdated,
-        true,
+        false,
         "the server vanishes in mid-download; the download is resumed later",
     ),
     scenario(
