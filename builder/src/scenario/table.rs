@@ -301,7 +301,7 @@ pub const SCENARIOS: &[Scenario] = &[
         Offer::Good,
         Fault::NoNetwork,
         Expect::Refused(NETWORK),
-        true,
+        false,
         "no server can be reached",
     ),
     scenario(
@@ -325,7 +325,7 @@ pub const SCENARIOS: &[Scenario] = &[
         Offer::Good,
         Fault::ForeignCommit,
         Expect::Refused(TRUST),
-        true,
+        false,
         "the commit is signed with a key the device does not trust",
     ),
     scenario(
@@ -341,7 +341,7 @@ pub const SCENARIOS: &[Scenario] = &[
         Offer::Good,
         Fault::ExpiredMetadata,
         Expect::Refused(TRUST),
-        true,
+        false,
         "the repository's metadata has expired",
     ),
     scenario(
@@ -349,7 +349,7 @@ pub const SCENARIOS: &[Scenario] = &[
         Offer::Good,
         Fault::ForeignMetadata,
         Expect::Refused(TRUST),
-        true,
+        false,
         "the repository is signed with other keys",
     ),
     scenario(
