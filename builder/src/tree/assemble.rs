@@ -65,7 +65,7 @@ pub fn assemble(
     initramfs::add(&mut tree, &kernel_version, wanted)?;
     if let Some(pair) = pair {
         stage.note("signatures for Secure Boot");
-        seal::apply(&mut tree, &merged.board, &kernel_version, pair)?;
+        seal::apply(&mut tree, merged, &kernel_version, pair)?;
     }
     stage.done(format_args!(
         "{} paths, kernel {kernel_version}",

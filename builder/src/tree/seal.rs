@@ -2,24 +2,26 @@
 //! firmware and of everything that GRUB opens, or of everything that U-Boot starts.
 
 use anyhow::{Context, Result};
-use bsp::board::{Backend, Board};
+use bsp::board::Backend;
 use bsp::boot::grub::sealed::{boot_script, BOOT_SCRIPT_PATH, SIGNATURE_ENDING};
 use bsp::boot::uboot::fit::sealed::{boot_fit, Boot, FIT_PATH};
 
 use super::agent::KARGS_PATH;
 use super::{join, kernel, Content, Kind, Node, Tree};
+use crate::project::Merged;
 use crate::secure_boot::{openpgp, pe, Pair};
 
-/// Signs what `board` starts.
-pub fn apply(tree: &mut Tree, board: &Board, kernel_version: &str, pair: &Pair) -> Result<()> {
-    match board.boot.backend {
+/// Signs what the board starts.
+pub fn apply(tree: &mut Tree, merged: &Merged, kernel_version: &str, pair: &Pair) -> Result<()> {
+    match merged.board.boot.backend {
         Backend::Grub => for_grub(tree, kernel_version, pair),
-        Backend::Uboot => for_uboot(tree, board, kernel_version, pair),
+        Backend::Uboot => for_uboot(tree, merged, kernel_version, pair),
     }
 }
 
 /// Writes the signed tree that says what belongs to the deployment.
-fn for_uboot(tree: &mut Tree, board: &Board, kernel_version: &str, pair: &Pair) -> Result<()> {
+fn for_uboot(tree: &mut Tree, merged: &Merged, kernel_version: &str, pair: &Pair) -> Result<()> {
+    let board = &merged.board;
     let making = || format!("making /{FIT_PATH}, which U-Boot checks");
     let dir = kernel::module_dir(kernel_version);
     let loader = "board.boot.load-addresses.fit is missing";
@@ -44,6 +46,7 @@ fn for_uboot(tree: &mut Tree, board: &Board, kernel_version: &str, pair: &Pair) 
         kernel: &kernel,
         ramdisk: &ramdisk,
         device_tree: device_tree.as_deref(),
+        stateroot: &merged.product.name,
         arguments: &arguments.join(" "),
         addresses,
         fit,

@@ -208,6 +208,7 @@ impl Disk {
             kernel: file("vmlinuz").unwrap(),
             ramdisk: file("initramfs").unwrap(),
             device_tree: file("dtb/virt.dtb"),
+            stateroot: "root=test",
             arguments: &format!("signed={id} x=\"1  2\""),
             addresses: ADDRESSES,
             fit: FIT,

@@ -31,13 +31,23 @@ const SIGNATURE: usize = 256;
 const TREE: u64 = 0x1_0000;
 /// Bytes of the arguments, blanks and zeros included.
 pub const ARGUMENTS: usize = 0x2000;
-/// Bytes that the device's own arguments may take.
-pub const OWN_ARGUMENTS: usize = 0x200;
-/// Bytes of the other ones at most.
-const MOST_ARGUMENTS: usize = ARGUMENTS - OWN_ARGUMENTS - VARIABLE.len() - 2;
+/// Bytes that the device's own arguments may take: two identities of 64 digits, and the name of a stateroot.
+pub const OWN_ARGUMENTS: usize = 0x100;
+/// Bytes of its name at most: the rest is `ostree=/ostree/boot.0.0/<name>/<64>/<serial> treeline.id=<64>-<serial>`.
+const LONGEST_STATEROOT: usize = 80;
 /// What stands before them.
 pub const VARIABLE: &str = "bootargs=";
+
 const _: () = assert!(TREE + 2 * ARGUMENTS as u64 == crate::boot::uboot::FIT_ROOM);
+
+/// Bytes of the whole line that a kernel takes (`COMMAND_LINE_SIZE` in its `uapi/asm/setup.h`), with the zero at its end.
+fn line_size(arch: &str) -> usize {
+    if arch == "arm64" {
+        2048
+    } else {
+        1024
+    }
+}
 
 /// Where the arguments stand once they are judged, by the place of the tree.
 pub fn arguments_address(fit: u64) -> u64 {
@@ -55,6 +65,8 @@ pub struct Boot<'a> {
     pub ramdisk: &'a [u8],
     /// Device tree; `None`: U-Boot's own.
     pub device_tree: Option<&'a [u8]>,
+    /// Where the device has its deployments: the product's name.
+    pub stateroot: &'a str,
     /// Kernel arguments, without those of the device.
     pub arguments: &'a str,
     /// Where they are loaded.
@@ -97,8 +109,16 @@ pub enum FitError {
     #[error("its {0} is too large")]
     Size(&'static str),
     /// Kernel arguments that there is no room for.
-    #[error("its kernel arguments have {0} bytes; {MOST_ARGUMENTS} are allowed")]
-    Arguments(usize),
+    #[error("its kernel arguments have {length} bytes; beside those of the device, the kernel takes {most}")]
+    Arguments {
+        /// Their length.
+        length: usize,
+        /// What there is room for.
+        most: usize,
+    },
+    /// The device's own arguments would be cut.
+    #[error("its product's name has {0} bytes; {LONGEST_STATEROOT} are allowed where U-Boot checks signatures")]
+    Stateroot(usize),
     /// The tree cannot be written.
     #[error("its tree cannot be written: {0}")]
     Tree(#[from] Error),
@@ -115,9 +135,13 @@ pub fn boot_fit<E: From<FitError>>(
     boot: &Boot<'_>,
     sign: impl Fn(&[u8]) -> Result<Vec<u8>, E>,
 ) -> Result<Vec<u8>, E> {
+    if boot.stateroot.len() > LONGEST_STATEROOT {
+        return Err(FitError::Stateroot(boot.stateroot.len()).into());
+    }
     let length = boot.arguments.len();
-    if length > MOST_ARGUMENTS {
-        return Err(FitError::Arguments(length).into());
+    let most = line_size(boot.arch) - OWN_ARGUMENTS - 2;
+    if length > most {
+        return Err(FitError::Arguments { length, most }.into());
     }
     let arguments = arguments(boot.arguments);
     let mut images = Vec::new();
@@ -315,4 +339,73 @@ pub(super) fn begin_signature(
     tree.property_string("key-name-hint", key)?;
     tree.property("value", signature)?;
     Ok(node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fit(arguments: &str, kernel: u64) -> Result<Vec<u8>, FitError> {
+        let boot = Boot {
+            arch: "armhf",
+            kernel: b"kernel",
+            ramdisk: b"ramdisk",
+            device_tree: None,
+            stateroot: "shop",
+            arguments,
+            addresses: LoadAddresses {
+                kernel,
+                ramdisk: 0x4400_0000,
+                device_tree: 0x4800_0000,
+                fit: Some(0x4020_0000),
+            },
+            fit: 0x4020_0000,
+        };
+        boot_fit(&boot, |message| Ok(Sha256::digest(message).repeat(8)))
+    }
+
+    #[test]
+    fn what_does_not_fit_is_said() {
+        assert!(fit("quiet", 0x4040_0000).is_ok());
+        assert!(fit(&"x".repeat(766), 0x4040_0000).is_ok());
+        let long = fit(&"x".repeat(767), 0x4040_0000).unwrap_err();
+        assert!(long.to_string().contains("takes 766"), "{long}");
+        let below = fit("quiet", 0x4010_0000).unwrap_err();
+        assert!(below.to_string().contains("0x40100000"), "{below}");
+    }
+
+    /// The signature is the last that is made: of all that U-Boot hashes.
+    #[test]
+    fn every_byte_that_matters_changes_what_is_signed() {
+        let message = |arguments: &str| {
+            let messages = std::cell::RefCell::new(Vec::new());
+            let boot = Boot {
+                arch: "arm64",
+                kernel: b"kernel",
+                ramdisk: b"ramdisk",
+                device_tree: Some(b"tree"),
+                stateroot: "shop",
+                arguments,
+                addresses: LoadAddresses {
+                    kernel: 0x4040_0000,
+                    ramdisk: 0x4400_0000,
+                    device_tree: 0x4800_0000,
+                    fit: None,
+                },
+                fit: 0x4020_0000,
+            };
+            let made = boot_fit::<FitError>(&boot, |message| {
+                messages.borrow_mut().push(message.to_vec());
+                Ok(vec![7; SIGNATURE])
+            });
+            assert!(made.unwrap().len() < TREE as usize);
+            messages.into_inner()
+        };
+        let (a, b) = (message("a"), message("b"));
+        // Kernel, ramdisk, device tree, arguments, and all together.
+        assert_eq!(a.len(), 5);
+        assert_eq!(a[..3], b[..3]);
+        assert_ne!(a[3], b[3]);
+        assert_ne!(a[4], b[4]);
+    }
 }
