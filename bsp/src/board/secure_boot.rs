@@ -74,14 +74,14 @@ impl Board {
 
     /// Files of the firmware partition, without the suite's programs where one's own takes their place.
     pub fn firmware_files(&self) -> impl Iterator<Item = &FirmwareFile> {
-        let own = self.boot.secure_boot == SecureBoot::Own;
+        let own = self.starts_own();
         let files = self.firmware.iter();
         files.filter(move |file| !(own && file.path.starts_with(EFI)))
     }
 
     /// Whether the board can start what is signed with the product's keys, if it is to; `Err` says in words why not.
     pub fn check_secure_boot(&self) -> Result<(), String> {
-        if self.boot.secure_boot == SecureBoot::Suite {
+        if !self.starts_own() {
             return Ok(());
         }
         if self.boot.backend == Backend::Uboot {
@@ -101,9 +101,7 @@ impl Board {
         }
         Ok(())
     }
-}
 
-impl Board {
     /// Whether what starts is signed with the product's keys.
     pub fn starts_own(&self) -> bool {
         self.boot.secure_boot == SecureBoot::Own
@@ -124,9 +122,7 @@ impl Board {
             );
         };
         let end = fit.saturating_add(FIT_ROOM);
-        if [kernel, ramdisk, device_tree].iter().any(|at| *at < end)
-            || ramdisk > u64::from(u32::MAX)
-        {
+        if [kernel, ramdisk, device_tree].iter().any(|at| *at < end) {
             return refused(
                 "load-addresses.fit and the 80 KiB from there must be below the other addresses",
             );
@@ -145,7 +141,7 @@ impl Board {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::board::builtin;
+    use crate::board::{builtin, DeviceTrees};
 
     fn own(id: &str) -> Board {
         let mut board = builtin(id).unwrap();
@@ -197,13 +193,17 @@ mod tests {
         ] {
             assert!(with(wrong).unwrap_err().contains("fit"), "{wrong:?}");
         }
-        let mut several = own("rpi4");
-        several.boot.load_addresses = Some(addresses);
-        let detects = several
-            .device_trees
-            .as_ref()
-            .is_some_and(|trees| trees.detect);
-        assert_eq!(several.check_secure_boot().is_err(), detects);
+        for (detect, overlay) in [(true, None), (false, Some("x.dtbo"))] {
+            let mut board = good.clone();
+            board.device_trees = Some(DeviceTrees {
+                default: "x.dtb".into(),
+                others: Vec::new(),
+                detect,
+                overlays: overlay.map(String::from).into_iter().collect(),
+            });
+            let error = board.check_secure_boot().unwrap_err();
+            assert!(error.contains("overlays"), "{error}");
+        }
     }
 
     #[test]

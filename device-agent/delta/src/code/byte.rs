@@ -208,6 +208,7 @@ impl ByteModel {
         let by_bits = &mut self.by_bits[kind << 8 | found];
         let by_length = &mut self.by_length[kind * LENGTHS + class];
         let by_last = &mut self.by_last[kind << 8 | usize::from(known.last)];
+        // Weights wrap: what only a forged delta can bring about is no panic, and the same on every machine.
         let mut sum = 0i64;
         for i in 0..INPUTS {
             sum += i64::from(inputs[i])

@@ -95,7 +95,7 @@ struct Image {
 pub enum FitError {
     /// An image cannot be named by its distance from the tree.
     #[error(
-        "its {image} is loaded to {address:#x}, which is not behind load-addresses.fit ({fit:#x})"
+        "its {image} is loaded to {address:#x}, which is not in the 2 GiB behind load-addresses.fit ({fit:#x})"
     )]
     Place {
         /// Which one.
@@ -105,6 +105,11 @@ pub enum FitError {
         /// Where the tree is.
         fit: u64,
     },
+    /// The arguments cannot be put where the script takes them from.
+    #[error(
+        "load-addresses.fit is too high: its kernel arguments would stand at {0:#x}, above 4 GiB"
+    )]
+    High(u64),
     /// An image has 4 GiB or more.
     #[error("its {0} is too large")]
     Size(&'static str),
@@ -167,9 +172,11 @@ pub fn boot_fit<E: From<FitError>>(
     ];
     for (name, kind, content, address) in files {
         if let Some(content) = content {
+            // U-Boot keeps it in a signed number of 32 bits.
             let position = address
                 .checked_sub(boot.fit)
                 .and_then(|position| u32::try_from(position).ok())
+                .filter(|position| *position <= i32::MAX as u32)
                 .ok_or(FitError::Place {
                     image: name,
                     address,
@@ -179,7 +186,10 @@ pub fn boot_fit<E: From<FitError>>(
         }
     }
     let mut last = image("arguments", "firmware", &arguments, 0, &sign)?;
-    last.load = u32::try_from(arguments_address(boot.fit)).ok();
+    // Without it U-Boot would judge them, and leave whatever stands where the script takes them from.
+    let address = arguments_address(boot.fit);
+    let load = u32::try_from(address).map_err(|_| FitError::High(address))?;
+    last.load = Some(load);
     last.inside = Some(arguments);
     images.push(last);
 
@@ -346,6 +356,10 @@ mod tests {
     use super::*;
 
     fn fit(arguments: &str, kernel: u64) -> Result<Vec<u8>, FitError> {
+        fit_at(0x4020_0000, arguments, kernel)
+    }
+
+    fn fit_at(fit: u64, arguments: &str, kernel: u64) -> Result<Vec<u8>, FitError> {
         let boot = Boot {
             arch: "armhf",
             kernel: b"kernel",
@@ -355,11 +369,11 @@ mod tests {
             arguments,
             addresses: LoadAddresses {
                 kernel,
-                ramdisk: 0x4400_0000,
-                device_tree: 0x4800_0000,
-                fit: Some(0x4020_0000),
+                ramdisk: kernel + 0x400_0000,
+                device_tree: kernel + 0x800_0000,
+                fit: Some(fit),
             },
-            fit: 0x4020_0000,
+            fit,
         };
         boot_fit(&boot, |message| Ok(Sha256::digest(message).repeat(8)))
     }
@@ -372,6 +386,10 @@ mod tests {
         assert!(long.to_string().contains("takes 766"), "{long}");
         let below = fit("quiet", 0x4010_0000).unwrap_err();
         assert!(below.to_string().contains("0x40100000"), "{below}");
+        let far = fit("quiet", 0xc020_0000).unwrap_err();
+        assert!(far.to_string().contains("2 GiB"), "{far}");
+        let high = fit_at(0xffff_f000, "quiet", 0x1_0040_0000).unwrap_err();
+        assert!(high.to_string().contains("4 GiB"), "{high}");
     }
 
     /// The signature is the last that is made: of all that U-Boot hashes.
