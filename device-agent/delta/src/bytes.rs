@@ -1,14 +1,14 @@
 //! Bytes that are not simply the old ones: predicted from those before them, from what was expected in their place,
 //! and from where a field may aim.
 
-use crate::code::{hash, BitCoder, ByteModel, Known, CONTEXTS};
+use crate::code::{hash, table, BitCoder, ByteModel, Known, CONTEXTS};
 use crate::tape::Tape;
 use crate::Error;
 
 /// Bytes remembered.
-const PAST: usize = 1 << 22;
+const PAST: usize = 1 << table(22);
 /// Places remembered, as a power of two.
-const PLACES: u32 = 18;
+const PLACES: u32 = table(18);
 /// Bytes that must be equal for a place to be followed, and compared at most.
 const LEAST: u32 = 6;
 const COMPARED: u32 = 32;

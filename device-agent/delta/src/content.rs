@@ -170,9 +170,7 @@ impl<'a, C: BitCoder> Content<'a, C> {
                 .bit(self.coder, &contexts, 0, u32::from(same));
             self.spans = self.spans << 1 | same;
             if same == 1 {
-                for &byte in span {
-                    tape.push(byte)?;
-                }
+                tape.extend(span)?;
                 continue;
             }
             let mut equal = 0xffu32;

@@ -3,7 +3,7 @@
 
 use crate::code::BitCoder;
 use crate::plan::Plan;
-use crate::source::{Cached, Source};
+use crate::source::Source;
 use crate::stream::{Given, Mode, Room, Stream};
 use crate::zstd::decisions::{self, Decisions};
 use crate::zstd::frame::{self, Block};
@@ -79,7 +79,7 @@ impl<C: BitCoder> Stream<C> {
             }
         }
         let around = (old_head.len() + old_tail.len()) as u64;
-        self.held = around + matches.memory() + Cached::MEMORY;
+        self.held = around + matches.memory() + frame::UNPACKING;
         let mut written = 0;
         let mut counted = |bytes: &[u8]| {
             written += bytes.len() as u64;

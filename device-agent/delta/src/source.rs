@@ -1,5 +1,6 @@
 //! Old content, read where it is wanted.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -100,28 +101,29 @@ impl Scratch for FileSource {
 
 /// Bytes of a page.
 const PAGE: u64 = 1 << 12;
-/// Pages remembered.
-const PAGES: u64 = 1 << 9;
-
 /// Pages of one content, for many small reads. What is appended later may be read, what has been read must not
-/// change.
+/// change. A page has one place where it may be held.
 pub(crate) struct Cached {
     /// Number of the page plus one, its bytes.
     pages: Vec<(u64, Vec<u8>)>,
 }
 
 impl Cached {
-    pub(crate) fn new() -> Self {
+    /// Remembers so many pages.
+    pub(crate) fn new(pages: usize) -> Self {
         Self {
-            pages: vec![(0, Vec::new()); PAGES as usize],
+            pages: vec![(0, Vec::new()); pages],
         }
     }
 
-    /// Bytes of memory, when all pages are there.
-    pub(crate) const MEMORY: u64 = PAGES * PAGE;
+    /// Bytes of memory, when so many pages are there.
+    pub(crate) const fn memory(pages: usize) -> u64 {
+        pages as u64 * PAGE
+    }
 
     fn page(&mut self, source: &dyn Source, number: u64) -> io::Result<&[u8]> {
-        let (held, bytes) = &mut self.pages[(number % PAGES) as usize];
+        let place = (number % self.pages.len() as u64) as usize;
+        let (held, bytes) = &mut self.pages[place];
         let there = source.len().saturating_sub(number * PAGE).min(PAGE);
         // The last page may have grown.
         if *held != number + 1 || (bytes.len() as u64) < there {
@@ -133,28 +135,47 @@ impl Cached {
         Ok(bytes)
     }
 
-    /// One byte; an error past the end.
-    pub(crate) fn byte(&mut self, source: &dyn Source, at: u64) -> io::Result<u8> {
+    /// The bytes from a place to the end of its page.
+    pub(crate) fn from(&mut self, source: &dyn Source, at: u64) -> io::Result<&[u8]> {
         let page = self.page(source, at / PAGE)?;
-        let byte = page.get((at % PAGE) as usize).copied();
-        byte.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        Ok(page.get((at % PAGE) as usize..).unwrap_or_default())
+    }
+}
+
+/// Content of which many small parts are read, one near the other: numbers in tables.
+pub(crate) struct Buffered<'a> {
+    source: &'a dyn Source,
+    pages: RefCell<Cached>,
+}
+
+impl<'a> Buffered<'a> {
+    /// Pages remembered.
+    const PAGES: usize = 16;
+    /// Longer reads are not worth a copy, in bytes.
+    const SMALL: usize = 64;
+
+    pub(crate) fn new(source: &'a dyn Source) -> Self {
+        let pages = RefCell::new(Cached::new(Self::PAGES));
+        Self { source, pages }
+    }
+}
+
+impl Source for Buffered<'_> {
+    fn len(&self) -> u64 {
+        self.source.len()
     }
 
-    /// Eight bytes, the first lowest; zeros past the end.
-    pub(crate) fn word(&mut self, source: &dyn Source, at: u64) -> io::Result<u64> {
-        let inside = (at % PAGE) as usize;
-        let mut bytes = [0u8; 8];
-        let page = self.page(source, at / PAGE)?;
-        let here = page.get(inside..).unwrap_or_default();
-        let count = here.len().min(8);
-        bytes[..count].copy_from_slice(&here[..count]);
-        if inside + 8 > PAGE as usize {
-            let next = self.page(source, at / PAGE + 1)?;
-            let count = next.len().min(inside + 8 - PAGE as usize);
-            let from = PAGE as usize - inside;
-            bytes[from..from + count].copy_from_slice(&next[..count]);
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if buffer.len() <= Self::SMALL {
+            let mut pages = self.pages.borrow_mut();
+            let there = pages.from(self.source, offset)?;
+            if let Some(there) = there.get(..buffer.len()) {
+                buffer.copy_from_slice(there);
+                return Ok(());
+            }
         }
-        Ok(u64::from_le_bytes(bytes))
+        // Also what lies in two pages, or past the end.
+        self.source.read_at(offset, buffer)
     }
 }
 

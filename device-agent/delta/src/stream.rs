@@ -10,7 +10,7 @@ use crate::object::{root_of, Checksum, Directory, Kind};
 use crate::packed::Packed;
 use crate::plan::Plan;
 use crate::sites::Sites;
-use crate::source::{Scratch, Source};
+use crate::source::{Buffered, Scratch, Source};
 use crate::tape::Tape;
 use crate::zstd::decisions::Decisions;
 use crate::Error;
@@ -18,7 +18,7 @@ use crate::Error;
 /// The first bytes of a delta; the last is the version.
 pub(crate) const MAGIC: [u8; 8] = [b'T', b'L', b'D', b'E', b'L', b'T', b'A', VERSION];
 /// The version of the format.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 /// Bytes of a commit or directory at most.
 pub(crate) const METADATA_LIMIT: u64 = 8 << 20;
 /// Bytes of a file's header (owner, mode, link, attributes) at most.
@@ -137,6 +137,8 @@ impl<C: BitCoder> Stream<C> {
             tape.stored(&mut self.coder, length)?;
             return Ok(Plan::default());
         }
+        let tables = Buffered::new(old);
+        let old: &dyn Source = &tables;
         let elf = match mode {
             Mode::Elf => Some(Elf::parse(old).ok_or(Error::Damaged("an old file is no ELF file"))?),
             _ => None,

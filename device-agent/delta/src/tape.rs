@@ -55,6 +55,19 @@ impl<'a> Tape<'a> {
         Ok(())
     }
 
+    /// Takes the next bytes.
+    pub(crate) fn extend(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.at += bytes.len() as u64;
+        for &byte in &bytes[bytes.len().saturating_sub(8)..] {
+            self.history = self.history << 8 | u64::from(byte);
+        }
+        self.pending.extend_from_slice(bytes);
+        if self.pending.len() >= WINDOW as usize {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
     /// Codes all bytes as they are.
     pub(crate) fn stored<C: BitCoder>(&mut self, coder: &mut C, length: u64) -> Result<(), Error> {
         for i in 0..length {

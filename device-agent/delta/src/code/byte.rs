@@ -4,23 +4,30 @@
 //! learnt, and a mixer weighs what the contexts say.
 
 use super::history::NEXT;
-use super::mix::{hash, moved, squash, STEPS, STRETCH};
+use super::mix::{hash, moved, squash, table, STEPS, STRETCH};
 use super::range::BitCoder;
 
 /// Contexts of a byte.
 pub(crate) const CONTEXTS: usize = 8;
-/// What is mixed: a prediction of each context, what followed the same bytes before, and a constant.
-const INPUTS: usize = CONTEXTS + 2;
+/// What is mixed: a prediction of each context, what followed the same bytes before, and a constant; the rest is nothing,
+/// and makes it as many as processors take at once.
+const INPUTS: usize = 16;
 /// The constant, a logit in 1/256: one.
-const BIAS: i32 = 256;
+const BIAS: i16 = 256;
 /// Lines of the table, as a power of two: 8 MiB.
-const LINES: u32 = 19;
+const LINES: u32 = table(19);
+/// Lines of a page of memory, as a power of two.
+const PAGE: u32 = 8;
 /// Kinds of bytes that have weights of their own.
 const KINDS: usize = 16;
 /// Lengths of a copy that are told apart.
 const LENGTHS: usize = 32;
-/// Rows of the last stage, as a power of two.
-const ROWS: u32 = 14;
+/// How slowly a row moves, as a power of two.
+const SLOW: i32 = 6;
+/// How slowly weights move, as a power of two.
+const HEAVY: i16 = 3;
+/// Rows of the last stage, as a power of two: 512 KiB. Those of four bits stand together.
+const ROWS: u32 = table(14);
 
 /// Four bits in one context: what tells it from others, and the histories of 15 nodes.
 type Line = [u8; 16];
@@ -30,8 +37,19 @@ type Line = [u8; 16];
 #[repr(align(64))]
 struct Group([Line; 4]);
 
-/// Weights (65536 = 1) of the inputs.
-type Weights = [i32; INPUTS];
+/// Weights of the inputs, [`ONE`] = 1.
+#[derive(Clone)]
+#[repr(align(32))]
+struct Weights([i16; INPUTS]);
+/// One, as a power of two.
+const ONE: u32 = 13;
+
+/// What became of predictions, at [`KNOTS`] steps of the logit: a probability in 1/65536 each.
+#[derive(Clone)]
+#[repr(align(32))]
+struct Row([u16; KNOTS]);
+/// The first stands for a logit of -2048, the last for 2048.
+const KNOTS: usize = 16;
 
 /// What is known of a byte besides its contexts.
 #[derive(Debug, Clone, Copy)]
@@ -71,8 +89,8 @@ pub(crate) struct ByteModel {
     by_bits: Box<[Weights]>,
     by_length: Box<[Weights]>,
     by_last: Box<[Weights]>,
-    /// By the byte before and 33 steps of the logit: what became of it.
-    rows: Box<[[u32; 33]]>,
+    /// By the byte before and the bits before in this one.
+    rows: Box<[Row]>,
     next: &'static [[u8; 2]; 256],
     stretch: &'static [i16; 4096],
     steps: &'static [u32; 1024],
@@ -80,14 +98,16 @@ pub(crate) struct ByteModel {
 
 impl ByteModel {
     pub(crate) fn new() -> Self {
-        let row = std::array::from_fn(|i| ((squash((i as i32 - 16) * 128) as u32) << 16) | 6);
-        let weights = |count, start| vec![[start; INPUTS]; count].into_boxed_slice();
+        let row = Row(std::array::from_fn(|i| {
+            squash((i as i32 * 4096 / (KNOTS as i32 - 1)) - 2048) as u16
+        }));
+        let weights = |count, start| vec![Weights([start; INPUTS]); count].into_boxed_slice();
         Self {
             groups: vec![Group([[0; 16]; 4]); 1 << (LINES - 2)].into_boxed_slice(),
             maps: Box::new([[1 << 31; 256]; CONTEXTS]),
             copies: Box::new([[1 << 31; 2]; LENGTHS]),
-            by_bits: weights(256 * KINDS, 1 << 14),
-            by_length: weights(LENGTHS * KINDS, 1 << 14),
+            by_bits: weights(256 * KINDS, 1 << (ONE - 2)),
+            by_length: weights(LENGTHS * KINDS, 1 << (ONE - 2)),
             by_last: weights(256 * KINDS, 0),
             rows: vec![row; 1 << ROWS].into_boxed_slice(),
             next: &NEXT,
@@ -105,17 +125,22 @@ impl ByteModel {
     }
 
     /// The lines of contexts (hashes): group and place in it. Where there is none, the one that has seen least is taken.
-    fn lines(&mut self, contexts: &[u32; CONTEXTS]) -> [(usize, usize); CONTEXTS] {
-        let at = |context: u32| (context & ((1 << LINES) - 1)) as usize;
+    fn lines(&mut self, contexts: &[u32; CONTEXTS], found: u32) -> [(usize, usize); CONTEXTS] {
+        let hashes = contexts.map(|context| hash(context, found));
+        // Both halves of a byte are in the same page of memory.
+        let at: [usize; CONTEXTS] = std::array::from_fn(|i| {
+            let page = contexts[i] >> 8 & ((1 << (LINES - PAGE)) - 1);
+            (page << PAGE | hashes[i] & ((1 << PAGE) - 1)) as usize
+        });
         // All are touched first: what comes from far away comes together.
-        let near: u32 = contexts
+        let near: u32 = at
             .iter()
-            .map(|c| u32::from(self.groups[at(*c) >> 2].0[0][0]))
+            .map(|at| u32::from(self.groups[at >> 2].0[0][0]))
             .sum();
         std::hint::black_box(near);
-        contexts.map(|context| {
-            let check = ((context >> 24) as u8).max(1);
-            let (group, first) = (at(context) >> 2, at(context) & 3);
+        std::array::from_fn(|i| {
+            let check = ((hashes[i] >> 24) as u8).max(1);
+            let (group, first) = (at[i] >> 2, at[i] & 3);
             let lines = &mut self.groups[group].0;
             let mut least = first;
             for place in [first, first ^ 1, first ^ 2] {
@@ -132,8 +157,8 @@ impl ByteModel {
         })
     }
 
-    fn logit(&self, probability: u32) -> i32 {
-        self.stretch[(probability >> 20) as usize].into()
+    fn logit(&self, probability: u32) -> i16 {
+        self.stretch[(probability >> 20) as usize]
     }
 
     /// Codes a byte.
@@ -145,6 +170,7 @@ impl ByteModel {
         actual: u8,
     ) -> u8 {
         let mut found = 1usize;
+        let mut rows = 0;
         let mut places = [(0, 0); CONTEXTS];
         let mut lines = [[0; 16]; CONTEXTS];
         for left in (0..8u32).rev() {
@@ -152,7 +178,10 @@ impl ByteModel {
                 if left == 3 {
                     self.keep(&places, &lines);
                 }
-                places = self.lines(&contexts.map(|context| hash(context, found as u32)));
+                // Comes from far away as well.
+                rows = hash(contexts[0], found as u32) & ((1 << ROWS) - 1) & !15;
+                std::hint::black_box(self.rows[rows as usize].0[0]);
+                places = self.lines(contexts, found as u32);
                 for (line, (group, place)) in lines.iter_mut().zip(places) {
                     *line = self.groups[group].0[place];
                 }
@@ -162,7 +191,7 @@ impl ByteModel {
             } else {
                 found & ((1 << (3 - left)) - 1) | 1 << (3 - left)
             };
-            let row = hash(contexts[0], found as u32) & ((1 << ROWS) - 1);
+            let row = rows | node as u32 & 15;
             let bit = u32::from(actual) >> left & 1;
             let bit = self.bit(coder, known, found, left, &mut lines, node & 15, row, bit);
             found = found << 1 | bit as usize;
@@ -193,7 +222,7 @@ impl ByteModel {
         bit: u32,
     ) -> u32 {
         let states: [usize; CONTEXTS] = std::array::from_fn(|i| usize::from(lines[i][node]));
-        let mut inputs = [0i32; INPUTS];
+        let mut inputs = [0i16; INPUTS];
         for (i, state) in states.iter().enumerate().filter(|(_, state)| **state > 0) {
             inputs[i] = self.logit(self.maps[i][*state]);
         }
@@ -205,37 +234,37 @@ impl ByteModel {
 
         let kind = (known.kind as usize).min(KINDS - 1);
         let class = copied.map_or(0, |(_, class)| class);
-        let by_bits = &mut self.by_bits[kind << 8 | found];
-        let by_length = &mut self.by_length[kind * LENGTHS + class];
-        let by_last = &mut self.by_last[kind << 8 | usize::from(known.last)];
-        // Weights wrap: what only a forged delta can bring about is no panic, and the same on every machine.
-        let mut sum = 0i64;
+        let by_bits = &mut self.by_bits[kind << 8 | found].0;
+        let by_length = &mut self.by_length[kind * LENGTHS + class].0;
+        let by_last = &mut self.by_last[kind << 8 | usize::from(known.last)].0;
+        let mut sum = 0i32;
         for i in 0..INPUTS {
-            sum += i64::from(inputs[i])
-                * i64::from(
-                    by_bits[i]
-                        .wrapping_add(by_length[i])
-                        .wrapping_add(by_last[i]),
-                );
+            let weight = by_bits[i]
+                .saturating_add(by_length[i])
+                .saturating_add(by_last[i]);
+            sum += i32::from(inputs[i]) * i32::from(weight);
         }
-        let logit = ((sum >> 16).clamp(-2047, 2047)) as i32;
+        let logit = (sum >> ONE).clamp(-2047, 2047);
         let p = squash(logit);
-        // What came of such predictions before, between two of 33 steps.
-        let row = &mut self.rows[row as usize];
-        let (step, part) = (((logit + 2048) >> 7) as usize, (logit + 2048) & 127);
-        let (low, high) = ((row[step] >> 16) as i32, (row[step + 1] >> 16) as i32);
+        // What came of such predictions before, between two knots.
+        let row = &mut self.rows[row as usize].0;
+        let place = (logit + 2048) as usize * (KNOTS - 1);
+        let (step, part) = (place >> 12, (place >> 5 & 127) as i32);
+        let (low, high) = (i32::from(row[step]), i32::from(row[step + 1]));
         let refined = (low * (128 - part) + high * part) >> 7;
         let said = ((p + refined) / 2).clamp(16, 65520);
         let bit = coder.bit(bit, said as u32);
 
         let nearer = &mut row[step + usize::from(part >= 64)];
-        *nearer = moved(*nearer, bit, 255, self.steps);
-        let error = (((bit << 16) as i32) - p) >> 4;
+        let target = if bit == 1 { 65535 } else { 0 };
+        *nearer = (i32::from(*nearer) + ((target - i32::from(*nearer)) >> SLOW)) as u16;
+        let error = ((((bit << 16) as i32) - p) >> 1) as i16;
         for i in 0..INPUTS {
-            let by = (inputs[i] * error * 6 + 0x8000) >> 16;
-            for weights in [&mut *by_bits, &mut *by_length, &mut *by_last] {
-                weights[i] = weights[i].wrapping_add(by);
-            }
+            let by = ((i32::from(inputs[i] * 2) * i32::from(error)) >> 16) as i16;
+            let by = (by + (1 << (HEAVY - 1))) >> HEAVY;
+            by_bits[i] = by_bits[i].saturating_add(by);
+            by_length[i] = by_length[i].saturating_add(by);
+            by_last[i] = by_last[i].saturating_add(by);
         }
         for (i, (state, line)) in states.iter().zip(lines).enumerate() {
             let map = &mut self.maps[i][*state];

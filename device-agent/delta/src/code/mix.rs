@@ -45,6 +45,15 @@ const LINE: u32 = 16;
 /// Sets of weights for the bits of one value: by the place of a bit in it.
 const STEPS_OF_TREE: usize = 8;
 
+/// The size of a table, as a power of two; a fuzzer, which has many small deltas applied, takes small ones.
+pub(crate) const fn table(bits: u32) -> u32 {
+    if cfg!(fuzzing) && bits > 10 {
+        10
+    } else {
+        bits
+    }
+}
+
 /// A hash of a context's parts.
 pub(crate) fn hash(seed: u32, value: u32) -> u32 {
     let mixed = (seed ^ value.wrapping_mul(0x9E37_79B1)).wrapping_mul(0x85EB_CA6B);
@@ -76,6 +85,7 @@ pub(crate) struct Model<const N: usize> {
 impl<const N: usize> Model<N> {
     /// `bits`: size of the table, as a power of two; `sets`: number of sets of weights.
     pub(crate) fn new(bits: u32, sets: usize, limit: u32) -> Self {
+        let bits = table(bits);
         let start = (65536 * 10 / (10 * N.min(3) as i32)).max(1);
         Self {
             slots: vec![1 << 31; 1 << bits].into_boxed_slice(),

@@ -10,7 +10,7 @@ mod number;
 mod range;
 
 pub(crate) use byte::{ByteModel, Known, CONTEXTS};
-pub(crate) use mix::{hash, Model};
+pub(crate) use mix::{hash, table, Model};
 pub(crate) use number::Numbers;
 #[cfg(feature = "make")]
 pub(crate) use range::Encoder;

@@ -250,8 +250,12 @@ impl<C: BitCoder> Run<'_, C> {
         let (distance, proposed, sure) = self.distance(begin, room, literals, wanted, hit)?;
         let usual = self.distances.usual(literals, distance);
         let offset = known.map_or(usual, |(s, _)| s.offset);
-        let changed = u64::from(offset ^ usual);
-        let offset = usual ^ self.number(UNUSUAL, 0, changed) as u32;
+        let contexts = [u32::from(literals == 0), self.hits & 0xff, 0, 0];
+        let offset = if self.flag(contexts, 7, offset == usual) {
+            usual
+        } else {
+            usual ^ self.number(UNUSUAL, 0, u64::from(offset ^ usual)) as u32
+        };
         self.distances.take(literals, offset)?;
         let wanted = known.map_or(0, |(s, _)| s.length.into());
         let length = self.length(begin, room, distance, proposed, sure, wanted)?;

@@ -63,6 +63,9 @@ impl Distances {
 
 /// Bytes of memory for a block, roughly: what it stands for, and its sequences.
 pub(crate) const MEMORY: u64 = 8 * BLOCK as u64;
+/// Pages of the content that are remembered while it is unpacked, and their bytes.
+const PAGES: usize = 1 << 9;
+pub(crate) const UNPACKING: u64 = Cached::memory(PAGES);
 
 /// A block, and what it stands for.
 #[derive(Debug, Clone, Default)]
@@ -108,7 +111,7 @@ pub(crate) fn unpack(
     let mut carried = Carried::default();
     let mut distances = Distances::default();
     let mut at = begin;
-    let mut cache = Cached::new();
+    let mut cache = Cached::new(PAGES);
     loop {
         let mut head = [0u8; 3];
         file.read_at(at, &mut head).map_err(Error::Old)?;
@@ -178,21 +181,32 @@ fn copy(
     distance: u32,
     length: usize,
 ) -> Result<(), Error> {
-    if bytes.len() + length > BLOCK {
+    let distance = distance as usize;
+    if bytes.len() + length > BLOCK || distance == 0 {
         return Err(BAD);
     }
-    for _ in 0..length {
-        let byte = match bytes.len().checked_sub(distance as usize) {
-            Some(place) => bytes[place],
+    let mut left = length;
+    while left > 0 {
+        let count = match bytes.len().checked_sub(distance) {
+            Some(place) => {
+                let count = left.min(distance);
+                bytes.extend_from_within(place..place + count);
+                count
+            }
             None => {
-                let back = u64::from(distance) - bytes.len() as u64;
-                let place = before.len().checked_sub(back).ok_or(BAD)?;
-                cache
-                    .byte(before.as_source(), place)
-                    .map_err(Error::Write)?
+                let back = distance - bytes.len();
+                let place = before.len().checked_sub(back as u64).ok_or(BAD)?;
+                let there = cache.from(before.as_source(), place);
+                let there = there.map_err(Error::Write)?;
+                let count = left.min(back).min(there.len());
+                bytes.extend_from_slice(&there[..count]);
+                count
             }
         };
-        bytes.push(byte);
+        if count == 0 {
+            return Err(BAD);
+        }
+        left -= count;
     }
     Ok(())
 }

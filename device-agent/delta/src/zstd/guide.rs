@@ -43,7 +43,10 @@ impl Guide {
     fn old_place(&mut self, new: u64) -> Option<u64> {
         let holds = |p: &Piece| p.new <= new && new - p.new < p.length;
         if !self.new.get(self.last).is_some_and(holds) {
-            self.last = self.new.partition_point(|p| p.new <= new).checked_sub(1)?;
+            self.last += 1;
+            if !self.new.get(self.last).is_some_and(holds) {
+                self.last = self.new.partition_point(|p| p.new <= new).checked_sub(1)?;
+            }
         }
         let piece = self.new.get(self.last).filter(|p| holds(p))?;
         Some(piece.old + (new - piece.new))

@@ -34,6 +34,8 @@ pub(crate) struct Matches {
     last: u32,
     /// Number of the group that is held, with the end of the match before it.
     group: (usize, u64, Vec<u8>),
+    /// The record found last.
+    found: usize,
 }
 
 impl Matches {
@@ -46,6 +48,7 @@ impl Matches {
             at: 0,
             last: 0,
             group: (usize::MAX, 0, Vec::new()),
+            found: 0,
         }
     }
 
@@ -92,7 +95,16 @@ impl Matches {
 
     /// The match that this place belongs to, or whose literals it does.
     pub(crate) fn at(&mut self, place: u64) -> Result<Option<Match>, Error> {
-        let group = self.ends.partition_point(|end| u64::from(*end) <= place);
+        let (held, before) = (self.group.0, self.group.1);
+        let inside = self
+            .ends
+            .get(held)
+            .is_some_and(|end| before <= place && place < u64::from(*end));
+        let group = if inside {
+            held
+        } else {
+            self.ends.partition_point(|end| u64::from(*end) <= place)
+        };
         if group == self.ends.len() {
             return Ok(None);
         }
@@ -109,6 +121,14 @@ impl Matches {
         }
         let count = self.group.2.len() / RECORD;
         let (mut low, mut high) = (0, count);
+        // Most often it is the one found last, or the next.
+        let last = self.found;
+        if last + 2 < count
+            && (last == 0 || self.number(last - 1, 2) <= place)
+            && place < self.number(last + 1, 2)
+        {
+            (low, high) = (last, last + 1);
+        }
         while low < high {
             let middle = (low + high) / 2;
             if self.number(middle, 2) <= place {
@@ -117,6 +137,7 @@ impl Matches {
                 high = middle;
             }
         }
+        self.found = low;
         let literals = match low.checked_sub(1) {
             Some(before) => self.number(before, 2),
             None => self.group.1,
