@@ -19,13 +19,13 @@ fn world() -> &'static World {
     static WORLD: OnceLock<World> = OnceLock::new();
     WORLD.get_or_init(|| {
         let text = |step: usize| -> Vec<u8> {
-            (0..3000)
+            (0..100)
                 .flat_map(|i| format!("line {} of {step}; ", i * 7 % 997).into_bytes())
                 .collect()
         };
         let frame: &[u8] = include_bytes!("../fuzz/sample.zst");
         let program = std::fs::read("/proc/self/exe").unwrap_or_default();
-        let program = &program[program.len() / 2..program.len().min(program.len() / 2 + 60_000)];
+        let program = &program[program.len() / 2..program.len().min(program.len() / 2 + 4000)];
         let mut both = Store::default();
         let old = [
             ("a.zst", frame.to_vec()),
