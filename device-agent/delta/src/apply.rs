@@ -71,13 +71,23 @@ pub struct Applied {
 ///
 /// The commit comes into the repository last, so that a commit that is there is whole.
 pub fn apply(
-    delta: impl Read,
+    mut delta: impl Read,
     from: &Checksum,
     to: &Checksum,
     limit: u64,
     repository: &mut dyn Repository,
 ) -> Result<Applied, Error> {
-    let mut delta = delta;
+    from_stream(&mut delta, from, to, limit, repository)
+}
+
+/// For any stream the same code: it is compiled with this crate, and with this crate's care for speed.
+fn from_stream(
+    delta: &mut dyn Read,
+    from: &Checksum,
+    to: &Checksum,
+    limit: u64,
+    repository: &mut dyn Repository,
+) -> Result<Applied, Error> {
     let mut magic = [0u8; MAGIC.len()];
     delta.read_exact(&mut magic).map_err(Error::Delta)?;
     if magic != MAGIC {
@@ -98,15 +108,15 @@ pub fn apply(
     Ok(run.applied)
 }
 
-struct Run<'a, R> {
-    stream: Stream<Decoder<R>>,
+struct Run<'a> {
+    stream: Stream<Decoder<&'a mut dyn Read>>,
     repository: &'a mut dyn Repository,
     left: u64,
     limit: u64,
     applied: Applied,
 }
 
-impl<R: Read> Run<'_, R> {
+impl Run<'_> {
     fn all(&mut self, from: &Checksum, to: &Checksum) -> Result<(), Error> {
         let old_commit = self
             .repository

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use crate::memory::{Device, Store};
 use crate::{make, Checksum};
 
-/// A small repository with a compressed file and this program's own code, and a delta that leads on from it.
+/// A small repository with a compressed file, a library and an object file, and a delta that leads on from it.
 struct World {
     old: Store,
     from: Checksum,
@@ -23,14 +23,21 @@ fn world() -> &'static World {
                 .flat_map(|i| format!("line {} of {step}; ", i * 7 % 997).into_bytes())
                 .collect()
         };
-        let frame: &[u8] = include_bytes!("../fuzz/sample.zst");
-        let program = std::fs::read("/proc/self/exe").unwrap_or_default();
-        let program = &program[program.len() / 2..program.len().min(program.len() / 2 + 4000)];
+        let frame: &[u8] = include_bytes!("../fuzz/seeds/sample.zst");
+        let program = [
+            &include_bytes!("../fuzz/seeds/x86_64-1.so")[..],
+            include_bytes!("../fuzz/seeds/x86_64-2.so"),
+        ];
+        let module = [
+            &include_bytes!("../fuzz/seeds/x86_64-1.o")[..],
+            include_bytes!("../fuzz/seeds/x86_64-2.o"),
+        ];
         let mut both = Store::default();
         let old = [
             ("a.zst", frame.to_vec()),
             ("text", text(1)),
-            ("program", program.to_vec()),
+            ("program", program[0].to_vec()),
+            ("module", module[0].to_vec()),
         ];
         let mut changed = frame.to_vec();
         changed.extend(b"more");
@@ -38,7 +45,8 @@ fn world() -> &'static World {
         let to = both.commit(&[
             ("a.zst", changed),
             ("text", text(2)),
-            ("program", program[100..].to_vec()),
+            ("program", program[1].to_vec()),
+            ("module", module[1].to_vec()),
         ]);
         let mut alone = Store::default();
         alone.commit(&old);
@@ -72,4 +80,29 @@ pub fn apply(bytes: &[u8]) {
 /// Takes a compressed part apart; what is found is put together again.
 pub fn frame(bytes: &[u8]) {
     let _ = crate::make::packed_in(bytes, bytes);
+}
+
+/// Makes a delta from one file to another and applies it: whatever they hold, the second comes out. The first two bytes
+/// say how long the first file is.
+pub fn pair(bytes: &[u8]) {
+    let Some((length, files)) = bytes.split_first_chunk() else {
+        return;
+    };
+    let length = usize::from(u16::from_le_bytes(*length)).min(files.len());
+    let (old, new) = files.split_at(length);
+    let (mut both, mut alone) = (Store::default(), Store::default());
+    let from = both.commit(&[("file", old.to_vec())]);
+    let to = both.commit(&[("file", new.to_vec())]);
+    alone.commit(&[("file", old.to_vec())]);
+    let Ok(made) = make(&both, &from, &to, 1) else {
+        panic!("no delta of two files");
+    };
+    let made_here = Rc::new(RefCell::new(Store::default()));
+    let mut device = Device {
+        old: &alone,
+        new: Rc::clone(&made_here),
+    };
+    if let Err(error) = crate::apply(&made.bytes[..], &from, &to, u64::MAX, &mut device) {
+        panic!("a delta just made: {error}");
+    }
 }
