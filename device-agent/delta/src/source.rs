@@ -185,3 +185,28 @@ pub(crate) fn number_at(source: &dyn Source, offset: u64, width: usize) -> Optio
     source.read_at(offset, bytes.get_mut(..width)?).ok()?;
     Some(u64::from_le_bytes(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_buffered_reads_as_what_is_not() {
+        let content: Vec<u8> = (0..40_000u32).map(|i| (i * i >> 7) as u8).collect();
+        let plain = content.as_slice();
+        let buffered = Buffered::new(&plain);
+        // Both ends of pages, another page in the same place, and past the end.
+        let around = [0u64, PAGE, 2 * PAGE, 16 * PAGE, 9 * PAGE, 40_000, 50_000];
+        for middle in around {
+            for offset in middle.saturating_sub(9)..middle + 9 {
+                for count in [1, 4, 8, 64, 65] {
+                    let mut wanted = vec![0; count];
+                    let mut found = vec![0; count];
+                    let there = plain.read_at(offset, &mut wanted).is_ok();
+                    assert_eq!(buffered.read_at(offset, &mut found).is_ok(), there);
+                    assert!(!there || wanted == found, "{count} bytes at {offset}");
+                }
+            }
+        }
+    }
+}

@@ -175,3 +175,46 @@ fn word(bytes: &[u8]) -> u64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_found_stands_there() {
+        // Stretches that come again, some from farther back than what is held.
+        let mut content: Vec<u8> = Vec::new();
+        let mut state = 1u32;
+        while content.len() < 2 * NEAR as usize {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let from = (state >> 8) as usize % (content.len() + 1);
+            let to = (from + (state >> 24) as usize).min(content.len());
+            content.extend_from_within(from..to);
+            content.extend_from_slice(&state.to_le_bytes());
+        }
+        let source = content.as_slice();
+        let mut recent = Recent::new(&source);
+        let mut found = 0;
+        for place in (0..content.len() - 8).step_by(997) {
+            recent.reach(place as u64).unwrap();
+            for distance in recent.candidates(place as u64).unwrap() {
+                let Some(other) = place.checked_sub(distance as usize) else {
+                    panic!("{distance} bytes before {place}");
+                };
+                let limit = 300.min(content.len() - place);
+                let same = content[place..place + limit].iter().zip(&content[other..]);
+                let wanted = match distance {
+                    0 => 0,
+                    _ => same.take_while(|(a, b)| a == b).count() as u64,
+                };
+                let common = recent.common(place as u64, distance, 300).unwrap();
+                assert_eq!(common, wanted, "{distance} bytes before {place}");
+                found += u32::from(common >= 8);
+            }
+        }
+        assert!(found > 100, "{found}");
+        let mut read = Vec::new();
+        recent.read(5, 10_000, &mut read).unwrap();
+        assert_eq!(read, content[5..10_005]);
+    }
+}
