@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_is_buffered_reads_as_what_is_not() {
-        let content: Vec<u8> = (0..40_000u32).map(|i| (i * i >> 7) as u8).collect();
+        let content: Vec<u8> = (0..40_000u32).map(|i| ((i * i) >> 7) as u8).collect();
         let plain = content.as_slice();
         let buffered = Buffered::new(&plain);
         // Both ends of pages, another page in the same place, and past the end.
