@@ -22,7 +22,7 @@ export AGENT_RUSTFLAGS := -Clink-arg=-Wl,-z,pack-relative-relocs -Cforce-unwind-
 export AGENT_CFLAGS := -fno-asynchronous-unwind-tables -fno-unwind-tables
 # The program itself is hardly more than `main`, but its level is the one at which everything is linked: with it the code
 # that applies deltas becomes fast, while what was compiled for size stays small.
-export AGENT_LINK := -Copt-level=3
+AGENT_LINK := -Copt-level=3
 
 .PHONY: help setup build dev agent agents debs tuf-client demo lint unit system system-machines system-others scenarios test test-all bench bench-delta fuzz deny book clean
 

@@ -101,6 +101,7 @@ impl Scratch for FileSource {
 
 /// Bytes of a page.
 const PAGE: u64 = 1 << 12;
+
 /// Pages of one content, for many small reads. What is appended later may be read, what has been read must not
 /// change. A page has one place where it may be held.
 pub(crate) struct Cached {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::packed::CONTENT;
 use crate::source::{Cached, Source};
 
 /// Lengths of what is looked for, in bytes; bits of the table of each.
@@ -18,6 +19,7 @@ const BEHIND: u64 = 1 << 16;
 const PAGES: usize = 1 << 9;
 /// Bits of an entry that tell what it stands for from what shares its place in the table.
 const TAG: u32 = 3;
+const _: () = assert!(CONTENT <= 1 << (u32::BITS - TAG));
 
 /// A content and an index of its beginning.
 pub(crate) struct Recent<'a> {
@@ -194,8 +196,8 @@ mod tests {
         }
         let source = content.as_slice();
         let mut recent = Recent::new(&source);
-        let mut found = 0;
-        for place in (0..content.len() - 8).step_by(997) {
+        let (mut found, mut far) = (0, 0);
+        for place in (0..content.len() - 8).step_by(211) {
             recent.reach(place as u64).unwrap();
             for distance in recent.candidates(place as u64).unwrap() {
                 let Some(other) = place.checked_sub(distance as usize) else {
@@ -210,9 +212,10 @@ mod tests {
                 let common = recent.common(place as u64, distance, 300).unwrap();
                 assert_eq!(common, wanted, "{distance} bytes before {place}");
                 found += u32::from(common >= 8);
+                far += u32::from(common >= 8 && u64::from(distance) > NEAR);
             }
         }
-        assert!(found > 100, "{found}");
+        assert!(found > 100 && far > 20, "{found}, {far} of them far away");
         let mut read = Vec::new();
         recent.read(5, 10_000, &mut read).unwrap();
         assert_eq!(read, content[5..10_005]);
