@@ -4,6 +4,7 @@
 //! input hash. An entry appears by one rename, so an interrupted stage leaves none.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -93,6 +94,40 @@ impl Cache {
                 Err(error).with_context(|| format!("moving a new entry to {}", entry.display()))
             }
         }
+    }
+}
+
+/// A kind of small entries that are only made to save time: what cannot be kept is made again.
+#[derive(Debug)]
+pub struct Kept {
+    dir: PathBuf,
+}
+
+impl Kept {
+    /// Entries of a kind; those that nobody has asked for in a long time are removed.
+    pub fn of(cache: &Cache, kind: &str) -> Self {
+        let dir = cache.root.join(kind);
+        sweep(&dir);
+        Self { dir }
+    }
+
+    /// The entry `key`, if it is there.
+    pub fn get(&self, key: &str) -> Option<Vec<u8>> {
+        let entry = self.dir.join(key);
+        let bytes = fs::read(&entry).ok()?;
+        used_now(&entry);
+        Some(bytes)
+    }
+
+    /// Keeps an entry, in place of what was there.
+    pub fn put(&self, key: &str, bytes: &[u8]) -> Result<()> {
+        let entry = self.dir.join(key);
+        let writing = || format!("writing {}", entry.display());
+        fs::create_dir_all(&self.dir).with_context(writing)?;
+        let mut file = tempfile::NamedTempFile::new_in(&self.dir).with_context(writing)?;
+        file.write_all(bytes).with_context(writing)?;
+        file.persist(&entry).with_context(writing)?;
+        Ok(())
     }
 }
 
@@ -231,6 +266,25 @@ mod tests {
         make("new").unwrap();
         let left = ["forgotten", "asked-for", "new"].map(|key| cache.path("kind", key).exists());
         assert_eq!(left, [false, true, true]);
+    }
+
+    #[test]
+    fn what_is_kept_is_found_again_and_goes_when_nobody_asks() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        let kept = Kept::of(&cache, "kind");
+        assert_eq!(kept.get("a"), None);
+        kept.put("a", b"1").unwrap();
+        kept.put("a", b"2").unwrap();
+        kept.put("b", b"3").unwrap();
+        for key in ["a", "b"] {
+            let entry = fs::File::open(cache.path("kind", key)).unwrap();
+            entry.set_modified(SystemTime::now() - 2 * UNUSED).unwrap();
+        }
+        assert_eq!(kept.get("a").as_deref(), Some(&b"2"[..]));
+        let later = Kept::of(&cache, "kind");
+        assert_eq!(later.get("a").as_deref(), Some(&b"2"[..]));
+        assert_eq!(later.get("b"), None);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use builder::cache::Cache;
+use builder::release::compact as compact_delta;
 use device_agent::compact;
 use device_agent::stage::Wanted;
 use keys::keyfile::PrivateKey;
@@ -106,7 +108,13 @@ fn the_agent_makes_of_the_builders_delta_what_ostree_calls_whole() {
     let to = commit(&archive, &tree, &key);
 
     ostree(&device, &["pull-local", archive.to_str().unwrap(), &from]);
-    let made = builder::release::compact::between(&archive, &from, &to).unwrap();
+    let cache = Cache::at(dir.path().join("cache")).unwrap();
+    let made = compact_delta::between(&archive, &from, &to, &cache).unwrap();
+    // What the two libraries have in common is kept, and the delta from it is the same.
+    let plans = fs::read_dir(cache.root().join("plans")).unwrap();
+    assert!(plans.count() > 0);
+    let again = compact_delta::between(&archive, &from, &to, &cache).unwrap();
+    assert!(again.made.bytes == made.made.bytes);
     let whole = fs::metadata(tree.join("usr/lib/libdemo.so.1.3"))
         .unwrap()
         .len();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::{print, Context};
+use crate::cache::Cache;
 use crate::release::{cost, diff};
 
 #[derive(Debug, clap::Args)]
@@ -39,7 +40,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
     let find = |name: &str| diff::find_in(&project, &board, name);
     let (from, to) = (find(&args.from)?, find(&args.to)?);
     if args.bytes {
-        let cost = cost::cost(&from, &to, args.keep.as_deref())?;
+        let cost = cost::cost(&from, &to, args.keep.as_deref(), &Cache::from_env()?)?;
         return match args.json {
             true => print::json(&cost),
             false => print::text(&cost.to_string()),

@@ -19,7 +19,7 @@ use treeline_delta::{
 use super::contents::{self, NO_CANCEL};
 use super::delta::{self, Maker};
 use super::{CompactFile, File};
-use crate::cache::Inputs;
+use crate::cache::{Cache, Inputs, Kept};
 
 /// Names in the cache's entry: the delta, and what applying it takes.
 const DELTA: &str = "delta";
@@ -73,7 +73,9 @@ fn make(maker: &Maker<'_>, updates: &Path, board: &str, delta: &Delta) -> Result
         .key();
     let entry = maker
         .cache
-        .get_or_make("deltas", &key, |out| write(maker.path, from, to, out))
+        .get_or_make("deltas", &key, |out| {
+            write(maker.path, from, to, maker.cache, out)
+        })
         .with_context(|| {
             format!("making the compact delta from {from} to {to}; `--deltas 0` releases without")
         })?;
@@ -122,9 +124,9 @@ pub struct Proven {
 }
 
 /// Makes the delta between two commits of a repository, and applies it once, to nothing but the checking and
-/// counting of what comes out.
-pub fn between(repo: &Path, from: &str, to: &str) -> Result<Proven> {
-    let objects = Archive::new(repo);
+/// counting of what comes out. What two files have in common is kept in the cache for other deltas between them.
+pub fn between(repo: &Path, from: &str, to: &str, cache: &Cache) -> Result<Proven> {
+    let objects = Archive::new(repo, cache);
     let (from, to) = (checksum(from)?, checksum(to)?);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let made = treeline_delta::make(&objects, &from, &to, threads)?;
@@ -133,8 +135,8 @@ pub fn between(repo: &Path, from: &str, to: &str) -> Result<Proven> {
 }
 
 /// Writes a delta and what it makes into the directory `out`.
-fn write(repo: &Path, from: &str, to: &str, out: &Path) -> Result<()> {
-    let proven = between(repo, from, to)?;
+fn write(repo: &Path, from: &str, to: &str, cache: &Cache, out: &Path) -> Result<()> {
+    let proven = between(repo, from, to, cache)?;
     let writing = || format!("writing {}", out.display());
     fs::create_dir(out).with_context(writing)?;
     fs::write(out.join(DELTA), &proven.made.bytes).with_context(writing)?;
@@ -167,6 +169,7 @@ fn checksum(text: &str) -> Result<Checksum> {
 /// The repository; each thread opens it for itself, because libostree's handle stays in its thread.
 struct Archive {
     path: PathBuf,
+    plans: Kept,
 }
 
 thread_local! {
@@ -174,9 +177,10 @@ thread_local! {
 }
 
 impl Archive {
-    fn new(path: &Path) -> Self {
+    fn new(path: &Path, cache: &Cache) -> Self {
         Self {
             path: path.to_owned(),
+            plans: Kept::of(cache, "plans"),
         }
     }
 
@@ -262,6 +266,15 @@ impl Objects for Archive {
             let entry = contents::entry(repo, &name)?;
             Ok(if entry.link { 0 } else { entry.size })
         })
+    }
+
+    fn kept(&self, key: &Checksum) -> Option<Vec<u8>> {
+        self.plans.get(&hex::encode(key))
+    }
+
+    fn keep(&self, key: &Checksum, plan: &[u8]) {
+        // What is not kept is found again.
+        let _ = self.plans.put(&hex::encode(key), plan);
     }
 }
 

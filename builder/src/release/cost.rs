@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::diff::Side;
 use super::table::size;
 use super::{compact, contents};
+use crate::cache::Cache;
 
 /// Files that the table shows.
 const SHOWN: usize = 30;
@@ -48,14 +49,14 @@ pub struct FileCost {
 }
 
 /// Makes the delta and applies it on trial; writes it to the file `keep`.
-pub fn cost(from: &Side, to: &Side, keep: Option<&Path>) -> Result<Cost> {
+pub fn cost(from: &Side, to: &Side, keep: Option<&Path>, cache: &Cache) -> Result<Cost> {
     // One repository must have both: that of the newer one has what it was released after.
     let repo = contents::open(&to.repo)?;
     for side in [from, to] {
         repo.load_commit(&side.commit)
             .with_context(|| format!("looking for {} in {}", side.commit, to.repo.display()))?;
     }
-    let proven = compact::between(&to.repo, &from.commit, &to.commit)?;
+    let proven = compact::between(&to.repo, &from.commit, &to.commit, cache)?;
     if let Some(file) = keep {
         fs::write(file, &proven.made.bytes)
             .with_context(|| format!("writing the delta to {}", file.display()))?;

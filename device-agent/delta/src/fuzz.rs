@@ -79,7 +79,9 @@ pub fn apply(bytes: &[u8]) {
 
 /// Takes a compressed part apart; what is found is put together again.
 pub fn frame(bytes: &[u8]) {
-    let _ = crate::make::packed_in(bytes, bytes);
+    let _ = crate::make::packed_in(bytes, bytes, &|_, old, new, elf| {
+        crate::make::plan(old, new, elf)
+    });
 }
 
 /// Makes a delta from one file to another and applies it: whatever they hold, the second comes out. The first two bytes

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Mutex;
 
 use crate::object::{name_of, FileName};
 use crate::*;
@@ -36,6 +37,8 @@ pub(crate) fn array(elements: &[Vec<u8>]) -> Vec<u8> {
 pub(crate) struct Store {
     pub(crate) metadata: HashMap<(Kind, Checksum), Vec<u8>>,
     pub(crate) files: HashMap<Checksum, (Vec<u8>, Vec<u8>)>,
+    /// What making deltas has kept.
+    pub(crate) plans: Mutex<HashMap<Checksum, Vec<u8>>>,
 }
 
 pub(crate) const HEADER: &[u8] = b"\0\0\0\0\0\0\0\0\0\0\x81\xa4\0\0\0\0\0\x11";
@@ -94,6 +97,14 @@ impl Objects for Store {
 
     fn size(&self, name: &Checksum) -> io::Result<u64> {
         Ok(self.files.get(name).ok_or(io::ErrorKind::NotFound)?.1.len() as u64)
+    }
+
+    fn kept(&self, key: &Checksum) -> Option<Vec<u8>> {
+        self.plans.lock().unwrap().get(key).cloned()
+    }
+
+    fn keep(&self, key: &Checksum, plan: &[u8]) {
+        self.plans.lock().unwrap().insert(*key, plan.to_vec());
     }
 }
 

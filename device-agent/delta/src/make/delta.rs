@@ -5,6 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::kept::Pair;
 use super::packed;
 use super::pairing::{self, OldName};
 use super::similar::Shared;
@@ -32,6 +33,14 @@ pub trait Objects: Sync {
 
     /// Bytes of a file object's content.
     fn size(&self, name: &Checksum) -> io::Result<u64>;
+
+    /// What [`Objects::keep`] was given for this key, perhaps by an earlier run. It may be damaged.
+    fn kept(&self, _key: &Checksum) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// May keep what two files have in common, for the next delta from one to the other.
+    fn keep(&self, _key: &Checksum, _plan: &[u8]) {}
 }
 
 /// A delta made.
@@ -313,10 +322,17 @@ fn ready(objects: &dyn Objects, sides: &Sides<'_>, job: &Job) -> Result<Ready, E
         None => Default::default(),
     };
     let after = objects.file(&job.name).map_err(Error::Old)?;
-    let plan = super::plan(&before.1, &after.1, true);
+    let pair = Pair {
+        objects,
+        old: job.like.map_or([0; 32], |like| *sides.name(like)),
+        new: job.name,
+    };
+    let plan = pair.plan(0, &before.1, &after.1, true);
     let fresh: u64 = plan.steps.iter().map(|s| s.fresh).sum();
     let packed = match fresh * 4 > plan.length {
-        true => packed::find(&before.1, &after.1),
+        true => packed::find(&before.1, &after.1, &|part, old, new, elf| {
+            pair.plan(part, old, new, elf)
+        }),
         false => None,
     };
     let mode = if packed.is_some() {

@@ -1,6 +1,7 @@
 //! Making deltas: finding what the old and the new file have in common.
 
 mod delta;
+mod kept;
 mod matching;
 mod packed;
 mod pairing;

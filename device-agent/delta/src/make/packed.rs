@@ -1,6 +1,7 @@
 //! Finding compressed parts that can be taken apart and put together again.
 
 use crate::packed::{Packed, AROUND, CONTENT};
+use crate::plan::Plan;
 use crate::zstd::block::{self, Carried};
 use crate::zstd::frame::{self, Block, MAGIC};
 
@@ -19,17 +20,22 @@ struct Found {
     blocks: Vec<Block>,
 }
 
-/// What is needed to code `new` by its content, if both files have a compressed part.
-pub(crate) fn find(old: &[u8], new: &[u8]) -> Option<Packed> {
+/// What is needed to code `new` by its content, if both files have a compressed part. `plan` is asked for the plan of
+/// each of the three parts (from 1 on): from which bytes to which, and whether they may be ELF files.
+pub(crate) fn find(
+    old: &[u8],
+    new: &[u8],
+    plan: &dyn Fn(u8, &[u8], &[u8], bool) -> Plan,
+) -> Option<Packed> {
     let (before, after) = (frame(old)?, frame(new)?);
     if !comes_out_again(&after, new) {
         return None;
     }
     let (head, tail) = (&new[..after.begin], &new[after.end..]);
     let plans = [
-        super::plan(&old[..before.begin], head, false),
-        super::plan(&old[before.end..], tail, false),
-        super::plan(&before.content, &after.content, true),
+        plan(1, &old[..before.begin], head, false),
+        plan(2, &old[before.end..], tail, false),
+        plan(3, &before.content, &after.content, true),
     ];
     Some(Packed {
         old_at: before.at,
