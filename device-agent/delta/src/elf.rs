@@ -1,6 +1,7 @@
-//! The parts of an ELF file that tell how its bytes depend on each other's places (formats: System V ABI,
+//! The parts of an ELF file (or of a kernel image, [`crate::image`]) that tell how its bytes depend on each other's places (formats: System V ABI,
 //! "Object Files"; little-endian only). What cannot be read is not an error: the file is then plain bytes.
 
+use crate::image;
 use crate::source::{number_at, Source};
 
 /// Sections read at most; a file with more is taken as plain bytes.
@@ -68,6 +69,8 @@ pub(crate) struct Elf {
     /// The section with the sections' names.
     pub names: u32,
     pub sections: Vec<Section>,
+    /// It is none, but a kernel image: there are no headers, and names are those of [`crate::image::NAMES`].
+    pub image: bool,
 }
 
 impl Elf {
@@ -75,6 +78,9 @@ impl Elf {
     pub(crate) fn parse(source: &dyn Source) -> Option<Self> {
         let mut ident = [0u8; 16];
         source.read_at(0, &mut ident).ok()?;
+        if ident[..4] != *b"\x7fELF" {
+            return image::parse(source).filter(|_| source.len() <= u64::from(u32::MAX));
+        }
         if ident[..4] != *b"\x7fELF" || ident[5] != 1 || source.len() > u64::from(u32::MAX) {
             return None;
         }
@@ -106,6 +112,7 @@ impl Elf {
             headers,
             names: at(if wide { 62 } else { 50 }, 2)? as u32,
             sections: Vec::with_capacity(count as usize),
+            image: false,
         };
         for index in 0..count {
             let section = elf.section(source, index)?;
@@ -116,6 +123,17 @@ impl Elf {
             elf.sections.push(section);
         }
         Some(elf)
+    }
+
+    /// Whether a part of an image has this name.
+    pub(crate) fn is_named(&self, section: &Section, name: &[u8]) -> bool {
+        self.label(section) == Some(name)
+    }
+
+    /// The name of a part of an image.
+    pub(crate) fn label(&self, section: &Section) -> Option<&'static [u8]> {
+        let name = image::NAMES.get(section.name as usize).copied();
+        name.filter(|_| self.image)
     }
 
     /// Where whole words follow the section headers up to the end of the file, as in a kernel that can be

@@ -16,6 +16,7 @@ mod elf;
 mod error;
 mod fields;
 mod header;
+mod image;
 mod layout;
 #[cfg(feature = "make")]
 mod make;

@@ -8,6 +8,7 @@ mod pairing;
 mod records;
 mod sections;
 mod similar;
+mod types;
 
 pub use delta::{make, FileCost, Made, Objects};
 #[cfg(fuzzing)]

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::sections::{name, string};
-use super::Alike;
+use super::{types, Alike};
 use crate::elf::{Elf, Section, DYNSYM, RELA, SYMTAB};
 use crate::layout::{place_of, Layout};
 use crate::pieces::{disjoint, Piece};
@@ -13,13 +13,16 @@ use crate::sites::tables::relative;
 use crate::sites::Meaning;
 
 /// An entry: its offset in the file, its length, what it is known by (in terms of the new file).
-struct Record {
-    at: usize,
-    length: usize,
-    key: u64,
+pub(super) struct Record {
+    pub at: usize,
+    pub length: usize,
+    pub key: u64,
 }
 
-fn number(file: &[u8], at: usize, width: usize) -> u64 {
+/// Entries after one that must be the same.
+const NEIGHBOURS: usize = 2;
+
+pub(super) fn number(file: &[u8], at: usize, width: usize) -> u64 {
     let mut bytes = [0u8; 8];
     if let Some(found) = file.get(at..at + width) {
         bytes[..width].copy_from_slice(found);
@@ -27,7 +30,7 @@ fn number(file: &[u8], at: usize, width: usize) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-fn key(parts: impl Hash) -> u64 {
+pub(super) fn key(parts: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     parts.hash(&mut hasher);
     hasher.finish()
@@ -70,11 +73,14 @@ pub(super) fn ranges(file: &[u8], elf: &Elf) -> Vec<(usize, usize)> {
         .filter(|s| s.stored() > 0 && table(file, elf, s).is_some())
         .map(|s| (s.offset as usize, (s.offset + s.stored()) as usize))
         .collect();
-    let headers = elf.headers as usize;
-    ranges.push((
-        headers,
-        headers + elf.sections.len() * elf.header_size() as usize,
-    ));
+    if !elf.image {
+        let headers = elf.headers as usize;
+        ranges.push((
+            headers,
+            headers + elf.sections.len() * elf.header_size() as usize,
+        ));
+    }
+    ranges.extend(types::range(file, elf));
     ranges.extend(
         kernels(file, elf)
             .iter()
@@ -98,7 +104,7 @@ pub(super) fn align(
     for (i, pair) in pairs.iter().enumerate() {
         let Some(j) = pair else { continue };
         let (from, to) = (&a.sections[i], &b.sections[*j]);
-        if a.header_size() == b.header_size() {
+        if a.header_size() == b.header_size() && !a.image && !b.image {
             found.push(Alike {
                 new: b.headers as usize + j * size,
                 length: size,
@@ -132,6 +138,7 @@ pub(super) fn align(
         );
         pair_up(&left, &right, &mut found);
     }
+    types::align(old, new, a, b, &mut found);
     let mut others = kernels(new, b);
     for from in &kernels(old, a) {
         let Some(place) = others.iter().position(|to| to.entry.is_like(from.entry)) else {
@@ -172,7 +179,12 @@ pub(super) fn align(
         let left = records(Kind::Kernel(from.entry), old, a, &whole(from), moved, Some);
         let itself = |at, meaning, value| own(b, at, meaning, value);
         let right = records(Kind::Kernel(to.entry), new, b, &whole(to), itself, Some);
-        pair_up(&left, &right, &mut found);
+        match from.entry {
+            Entry::Slot(_) | Entry::Above(_) | Entry::Below(_) => {
+                pair_in_order(&left, &right, &mut found);
+            }
+            _ => pair_up(&left, &right, &mut found),
+        }
     }
     found
 }
@@ -296,7 +308,6 @@ fn targets(
     aim: impl Fn(usize, i64) -> (Option<usize>, u64),
 ) -> Vec<Record> {
     let symbols = elf.sections.get(table.link as usize);
-    let strings = symbols.and_then(|s| elf.sections.get(s.link as usize));
     let mut records = Vec::new();
     let begin = table.offset as usize;
     for at in (begin..begin + table.stored() as usize).step_by(24) {
@@ -307,8 +318,7 @@ fn targets(
         let key = if info & 15 == 3 {
             key((kind, aim(number(file, entry + 6, 2) as usize, addend)))
         } else {
-            let text = strings.map_or(&[][..], |s| string(file, s, number(file, entry, 4)));
-            key((kind, text, addend))
+            key((kind, symbol_name(file, elf, table, symbol as u64), addend))
         };
         records.push(Record {
             at,
@@ -317,6 +327,14 @@ fn targets(
         });
     }
     records
+}
+
+/// The name of a symbol of a relocation table.
+fn symbol_name<'a>(file: &'a [u8], elf: &Elf, table: &Section, symbol: u64) -> &'a [u8] {
+    let symbols = elf.sections.get(table.link as usize);
+    let strings = symbols.and_then(|s| elf.sections.get(s.link as usize));
+    let entry = symbols.map_or(0, |s| s.offset.wrapping_add(symbol * 24));
+    strings.map_or(&[], |s| string(file, s, number(file, entry as usize, 4)))
 }
 
 /// What a number of the new file aims at.
@@ -350,6 +368,12 @@ fn records(
     let mut at = begin;
     while at < end {
         let (length, key) = match kind {
+            // What refers to a symbol is known by it: the slots that such entries fill are all alike.
+            Kind::Relocations if !elf.relocatable && number(file, at + 12, 4) != 0 => {
+                let text = symbol_name(file, elf, section, number(file, at + 12, 4));
+                let (kind, addend) = (number(file, at + 8, 4), number(file, at + 16, 8));
+                (24, key((kind, text, addend)))
+            }
             Kind::Relocations => {
                 let place = number(file, at, 8) as i64;
                 let meaning = if elf.relocatable {
@@ -416,7 +440,7 @@ fn records(
     records
 }
 
-fn pair_up(old: &[Record], new: &[Record], found: &mut Vec<Alike>) {
+pub(super) fn pair_up(old: &[Record], new: &[Record], found: &mut Vec<Alike>) {
     let mut places: HashMap<u64, Vec<usize>> = HashMap::new();
     for (i, record) in old.iter().enumerate() {
         places.entry(record.key).or_default().push(i);
@@ -440,6 +464,43 @@ fn pair_up(old: &[Record], new: &[Record], found: &mut Vec<Alike>) {
             new: record.at,
             length: record.length.min(old[place].length),
             old: old[place].at,
+        });
+        next = place + 1;
+    }
+}
+
+/// Pairs small entries whose order hardly changes, and of which not all are known by their keys: only those that have
+/// neighbours in common are taken from elsewhere.
+fn pair_in_order(old: &[Record], new: &[Record], found: &mut Vec<Alike>) {
+    let mut places: HashMap<u64, Vec<usize>> = HashMap::new();
+    for (i, record) in old.iter().enumerate() {
+        places.entry(record.key).or_default().push(i);
+    }
+    let same = |i: usize, place: usize| match (new.get(i), old.get(place)) {
+        (Some(a), Some(b)) => a.key == b.key,
+        (None, None) => true,
+        _ => false,
+    };
+    let mut next = 0;
+    for (i, record) in new.iter().enumerate() {
+        let confirmed = |place: &usize| (1..=NEIGHBOURS).all(|k| same(i + k, place + k));
+        let elsewhere = || {
+            let all = places.get(&record.key)?;
+            let confirmed = all.iter().copied().filter(confirmed);
+            confirmed.min_by_key(|p| p.abs_diff(next))
+        };
+        let place = if same(i, next) {
+            Some(next)
+        } else {
+            elsewhere().or_else(|| same(i + 1, next + 1).then_some(next))
+        };
+        let Some((place, like)) = place.and_then(|place| Some((place, old.get(place)?))) else {
+            continue;
+        };
+        found.push(Alike {
+            new: record.at,
+            length: record.length.min(like.length),
+            old: like.at,
         });
         next = place + 1;
     }

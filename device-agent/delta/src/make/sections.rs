@@ -6,6 +6,9 @@ use crate::elf::{Elf, Section};
 use crate::layout::NewSection;
 
 pub(super) fn name<'a>(file: &'a [u8], elf: &Elf, section: &Section) -> &'a [u8] {
+    if let Some(label) = elf.label(section) {
+        return label;
+    }
     let Some(strings) = elf.sections.get(elf.names as usize) else {
         return &[];
     };

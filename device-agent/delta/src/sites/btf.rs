@@ -16,7 +16,7 @@ const TYPE: u8 = 1;
 const CLASS: u8 = 21;
 
 /// Beginnings of the records of a `.BTF` section.
-pub(super) fn records(source: &dyn Source, section: &Section) -> Vec<u32> {
+pub(crate) fn records(source: &dyn Source, section: &Section) -> Vec<u32> {
     let at = |offset: u64, width| number_at(source, section.offset + offset, width);
     let header = (|| Some((at(0, 2)?, at(4, 4)?, at(8, 4)?, at(12, 4)?)))();
     let Some((0xeb9f, length, from, size)) = header else {
@@ -49,6 +49,16 @@ fn extra(info: u64) -> u64 {
         4 | 5 | 15 | 19 => 12 * count,
         6 | 13 => 8 * count,
         _ => 0,
+    }
+}
+
+/// Bytes of each of the members that make up the rest of a record: structures, unions, enumerations.
+#[cfg(feature = "make")]
+pub(crate) fn member(info: u64) -> Option<usize> {
+    match shape(info).0 {
+        4 | 5 | 19 => Some(12),
+        6 => Some(8),
+        _ => None,
     }
 }
 

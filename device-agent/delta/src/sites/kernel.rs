@@ -5,6 +5,7 @@
 use super::tables::plain;
 use super::{Form, Meaning, Site};
 use crate::elf::{Elf, Section};
+use crate::image::{self, Sort};
 use crate::source::Source;
 
 /// Entries that no chance makes.
@@ -24,15 +25,20 @@ pub(crate) enum Entry {
     Branch,
     /// The lower half of an address.
     Half,
+    /// 32 bits: address of a symbol, minus this one.
+    Above(u64),
+    /// Twelve bytes that begin with numbers of 32 bits that count from their own places.
+    Twelve(Sort),
 }
 
 impl Entry {
     /// Bytes.
     pub(crate) fn size(self) -> u64 {
         match self {
-            Self::Below(_) | Self::Half => 4,
+            Self::Below(_) | Self::Above(_) | Self::Half => 4,
             Self::Slot(_) => 3,
             Self::Branch => 16,
+            Self::Twelve(_) => 12,
         }
     }
 
@@ -41,7 +47,8 @@ impl Entry {
         match self {
             Self::Below(base) => Meaning::Below(base),
             Self::Slot(begin) => Meaning::Slot(begin),
-            Self::Branch => Meaning::Relative(0),
+            Self::Above(base) => Meaning::Based(base),
+            Self::Branch | Self::Twelve(_) => Meaning::Relative(0),
             Self::Half => Meaning::Address,
         }
     }
@@ -56,7 +63,10 @@ impl Entry {
     /// Whether both are tables of the same things.
     #[cfg(feature = "make")]
     pub(crate) fn is_like(self, other: Self) -> bool {
-        std::mem::discriminant(&self) == std::mem::discriminant(&other)
+        match (self, other) {
+            (Self::Twelve(a), Self::Twelve(b)) => a == b,
+            _ => std::mem::discriminant(&self) == std::mem::discriminant(&other),
+        }
     }
 
     /// Bytes of that number.
@@ -83,6 +93,9 @@ pub(crate) fn tables(
     name: &dyn Fn(&Section) -> Vec<u8>,
 ) -> Vec<Table> {
     let mut found = Vec::new();
+    if elf.image {
+        return of_image(file, elf);
+    }
     let kernel =
         elf.wide && !elf.relocatable && elf.sections.iter().any(|s| name(s) == b"__ksymtab");
     if !kernel {
@@ -108,6 +121,36 @@ pub(crate) fn tables(
     }
     found.sort_by_key(|table| table.begin);
     found
+}
+
+/// The tables of an AArch64 image.
+fn of_image(file: &dyn Source, elf: &Elf) -> Vec<Table> {
+    let mut found = Vec::new();
+    let Some(text) = elf.sections.iter().find(|s| s.is_code()) else {
+        return found;
+    };
+    for section in elf.sections.iter().filter(|s| elf.is_named(s, b".rodata")) {
+        let Some(bytes) = read(file, section.offset, section.offset + section.size) else {
+            continue;
+        };
+        image::symbols(&bytes, section.offset, &mut found);
+        branches(&bytes, section, text, &mut found);
+        image::tables(&bytes, section.offset, elf, &mut found);
+    }
+    // Code that is used once is followed by tables in the same page.
+    let once = elf.sections.iter().find(|s| elf.is_named(s, b".init.text"));
+    let bytes = once.and_then(|s| Some((s.offset, read(file, s.offset, file.len())?)));
+    if let Some((offset, bytes)) = bytes {
+        image::tables(&bytes, offset, elf, &mut found);
+    }
+    found.sort_by_key(|table| table.begin);
+    found
+}
+
+fn read(file: &dyn Source, from: u64, to: u64) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; to.checked_sub(from)? as usize];
+    file.read_at(from, &mut bytes).ok()?;
+    Some(bytes)
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {
@@ -210,11 +253,22 @@ pub(super) fn fields(tables: &[Table], from: u64, to: u64, out: &mut Vec<Site>) 
                     Entry::Slot(_) => 27,
                     Entry::Branch => 28,
                     Entry::Half => 29,
+                    Entry::Above(_) => 31,
+                    Entry::Twelve(_) => 25,
                 },
             });
-            if table.entry == Entry::Branch {
-                out.push(plain(at + 4, 4, Meaning::Relative(0), 28));
-                out.push(plain(at + 8, 8, Meaning::Relative(0), 30));
+            match table.entry {
+                Entry::Branch => {
+                    out.push(plain(at + 4, 4, Meaning::Relative(0), 28));
+                    out.push(plain(at + 8, 8, Meaning::Relative(0), 30));
+                }
+                Entry::Twelve(sort) => {
+                    out.push(plain(at + 4, 4, Meaning::Relative(0), 25));
+                    if sort == Sort::Symbol {
+                        out.push(plain(at + 8, 4, Meaning::Relative(0), 25));
+                    }
+                }
+                _ => {}
             }
             at += size;
         }

@@ -2,7 +2,7 @@
 //! They are found by looking at the old file alone, so that whoever applies a delta finds the same.
 
 mod arm;
-mod btf;
+pub(crate) mod btf;
 pub(crate) mod kernel;
 pub(crate) mod tables;
 pub(crate) mod x86;

@@ -79,6 +79,9 @@ impl Tables {
             if name == b".rodata" && !tables.kernel.is_empty() {
                 tables.reading = tables.reading.max(section.stored());
             }
+            if elf.image && name == b".init.text" {
+                tables.reading = tables.reading.max(source.len() - section.offset);
+            }
             match name.as_slice() {
                 b".eh_frame" if !elf.relocatable => {
                     tables.unwind.push((index, unwind_entries(source, section)));
@@ -100,6 +103,9 @@ fn source_names<'a>(source: &'a dyn Source, elf: &'a Elf) -> impl Fn(&Section) -
     let strings = elf.sections.get(elf.names as usize);
     move |section| {
         let mut name = [0u8; 16];
+        if let Some(label) = elf.label(section) {
+            return label.to_vec();
+        }
         let Some(strings) = strings else {
             return Vec::new();
         };
@@ -366,6 +372,9 @@ impl Sites<'_> {
 /// Where the section headers stand.
 pub(super) fn file_header(elf: &Elf, from: u64, to: u64, out: &mut Vec<Site>) {
     let (at, width) = if elf.wide { (40, 8) } else { (32, 4) };
+    if elf.image {
+        return;
+    }
     if from <= at && at < to {
         out.push(plain(at, width, Meaning::Offset, 15));
     }
@@ -374,7 +383,7 @@ pub(super) fn file_header(elf: &Elf, from: u64, to: u64, out: &mut Vec<Site>) {
 pub(super) fn section_headers(elf: &Elf, from: u64, to: u64, out: &mut Vec<Site>) {
     let size = elf.header_size();
     let names = elf.sections.len() as u64;
-    if elf.headers + names * size <= from || elf.headers >= to {
+    if elf.image || elf.headers + names * size <= from || elf.headers >= to {
         return;
     }
     let width: u64 = if elf.wide { 8 } else { 4 };
