@@ -228,8 +228,8 @@ fn emit(tape: &mut Tape<'_>, value: u64, width: usize) -> Result<(), Error> {
 fn space_of(site: &Site) -> u8 {
     use crate::sites::Meaning as M;
     match site.meaning {
-        M::Relative(_) | M::Address | M::Based(_) => 0,
-        M::Page => 1,
+        M::Relative(_) | M::Aligned(_) | M::Address | M::Based(_) => 0,
+        M::Page(_) | M::Upper(..) => 1,
         M::Extent(_) => 2,
         M::Within(..) => 3,
         M::Offset | M::Back => 4,
@@ -237,6 +237,7 @@ fn space_of(site: &Site) -> u8 {
         M::Numbered(kind) => 8 + kind,
         M::Below(_) => 0,
         M::Slot(_) => 10,
+        M::Low(_) | M::Lower(..) => 7,
         _ => 6,
     }
 }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use crate::aim::Aim;
 use crate::elf::{Elf, Machine, Section};
 use crate::pieces::{disjoint, Piece};
-use crate::sites::Meaning;
+use crate::sites::{Base, Meaning};
 
 /// One step of building the new file: new bytes, then bytes that resemble old ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -235,14 +235,47 @@ impl Layout {
                 let base = self.new_address(new_at).wrapping_add(adjust);
                 plain(target, self.address(target), base)
             }
-            Meaning::Page => {
+            Meaning::Aligned(adjust) => {
+                let adjust = i64::from(adjust) as u64;
+                let target = (self.old_address(old_at).wrapping_add(adjust) & !3).wrapping_add(raw);
+                let base = self.new_address(new_at).wrapping_add(adjust) & !3;
+                plain(target, self.address(target), base)
+            }
+            Meaning::Page(inside) => {
                 let page = (self.old_address(old_at) >> 12).wrapping_add(raw);
-                let mapped = self.address((page << 12).wrapping_add(0x800));
+                let target = (page << 12).wrapping_add(inside.into());
+                let mapped = self.address(target);
                 let mapped = Mapped {
                     to: mapped.to >> 12,
                     ..mapped
                 };
-                plain(page, mapped, self.new_address(new_at) >> 12)
+                plain(target, mapped, self.new_address(new_at) >> 12)
+            }
+            Meaning::Low(page) => {
+                let target = page.wrapping_add(raw);
+                let mapped = self.address(target);
+                let mapped = Mapped {
+                    to: mapped.to & 0xfff,
+                    ..mapped
+                };
+                plain(target, mapped, 0)
+            }
+            Meaning::Upper(base, lower) => {
+                let (old, new) = self.bases(base, old_at, new_at);
+                let number = (raw << 16).wrapping_add_signed(lower.into());
+                let target = old.wrapping_add(number);
+                let mapped = self.address(target);
+                let number = mapped.to.wrapping_sub(new).wrapping_add(0x8000) as i64;
+                let to = (number >> 16) as u64;
+                plain(target, Mapped { to, ..mapped }, 0)
+            }
+            Meaning::Lower(base, upper) => {
+                let (old, new) = self.bases(base, old_at, new_at);
+                let number = (i64::from(upper) as u64) << 16;
+                let target = old.wrapping_add(number).wrapping_add(raw);
+                let mapped = self.address(target);
+                let to = mapped.to.wrapping_sub(new) as i16 as u64;
+                plain(target, Mapped { to, ..mapped }, 0)
             }
             Meaning::Address => plain(raw, self.address(raw), 0),
             Meaning::Based(base) => {
@@ -325,6 +358,23 @@ impl Layout {
             Meaning::HeaderOffset(i) => self.header(i, raw, |s| s.offset),
             Meaning::HeaderSize(i) => self.header(i, raw, |s| s.size),
             Meaning::HeaderAddress(i) => self.header(i, raw, |s| s.addr),
+        }
+    }
+
+    /// What an address is told from, in the old file and in the new one.
+    fn bases(&self, base: Base, old_at: u64, new_at: u64) -> (u64, u64) {
+        match base {
+            Base::Own(adjust) => {
+                let adjust = i64::from(adjust);
+                (
+                    self.old_address(old_at).wrapping_add_signed(adjust),
+                    self.new_address(new_at).wrapping_add_signed(adjust),
+                )
+            }
+            Base::Toc(begin) => (
+                begin.wrapping_add(0x8000),
+                self.address(begin).to.wrapping_add(0x8000),
+            ),
         }
     }
 

@@ -22,9 +22,7 @@ impl Field {
                 let top = word << (32 - from - bits);
                 i64::from((top as i32) >> (32 - bits)) << unit
             }
-            Self::Low { from, bits, unit } => {
-                i64::from(word >> from & ((1 << bits) - 1)) << unit
-            }
+            Self::Low { from, bits, unit } => i64::from(word >> from & ((1 << bits) - 1)) << unit,
             Self::Adrp => {
                 let value = ((word >> 5) & 0x7_ffff) << 2 | ((word >> 29) & 3);
                 i64::from(((value << 11) as i32) >> 11)

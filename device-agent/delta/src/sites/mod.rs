@@ -2,13 +2,17 @@
 //! They are found by looking at the old file alone, so that whoever applies a delta finds the same.
 
 mod arm;
+mod arm64;
 pub(crate) mod btf;
+mod field;
 pub(crate) mod kernel;
+mod power;
 pub(crate) mod tables;
 pub(crate) mod x86;
 
 use crate::elf::{Elf, Machine, Section};
 use crate::source::Source;
+use tables::plain;
 
 /// How a field's number stands in its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,16 +24,25 @@ pub(crate) enum Form {
     /// Bits 8–31 of a word, unsigned (symbol index of a 32-bit relocation).
     High24,
     /// An instruction of a fixed-width machine.
-    Instruction(arm::Field),
+    Instruction(field::Field),
 }
 
 /// What a field's number says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// An address, minus the field's own address plus so many bytes.
-    Relative(i8),
-    /// Page of an address, minus the page of the field's own (pages of 4 KiB).
-    Page,
+    Relative(i16),
+    /// The same, but what is subtracted is rounded down to a multiple of four.
+    Aligned(i16),
+    /// Page of an address, minus the page of the field's own (pages of 4 KiB): the address is probably so many bytes
+    /// behind the page's beginning.
+    Page(u16),
+    /// The lowest twelve bits of an address in the page that begins here.
+    Low(u64),
+    /// An address less such a base, of which these are the lower 16 bits (signed): the upper ones.
+    Upper(Base, i16),
+    /// An address less such a base, of which these are the upper bits: the lower 16 (signed).
+    Lower(Base, i16),
     /// An address.
     Address,
     /// An address, minus this one.
@@ -56,6 +69,15 @@ pub(crate) enum Meaning {
     HeaderOffset(u32),
     HeaderSize(u32),
     HeaderAddress(u32),
+}
+
+/// What an address is told from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Base {
+    /// The field's own address, plus so many bytes.
+    Own(i16),
+    /// 32 KiB behind the beginning of the section at this address.
+    Toc(u64),
 }
 
 /// One such field.
@@ -96,12 +118,22 @@ impl Form {
     }
 }
 
+fn instruction(at: u64, field: field::Field, meaning: Meaning, class: u8) -> Site {
+    Site {
+        at,
+        width: 4,
+        form: Form::Instruction(field),
+        meaning,
+        class,
+    }
+}
+
 /// Bytes of code that are looked at together; each such piece is read independently of the others.
 const PIECE: u64 = 1 << 10;
 /// Bytes before a piece in which the decoder finds its step.
 const LEAD: u64 = 48;
 /// Bytes after a piece that its last instruction may need.
-const TAIL: u64 = 16;
+const TAIL: u64 = 64;
 
 /// Finds the fields of one file.
 pub(crate) struct Sites<'a> {
@@ -214,7 +246,13 @@ impl<'a> Sites<'a> {
 
     fn read_piece(&self, section: &Section, number: u64, out: &mut Vec<Site>) {
         let begin = section.offset + number * PIECE;
-        let lead = if number == 0 { 0 } else { LEAD };
+        let lead = match self.elf.machine {
+            Machine::Arm => arm::LEAD,
+            Machine::Arm64 => arm64::LEAD,
+            Machine::Ppc64 => power::LEAD,
+            _ => LEAD,
+        };
+        let lead = lead.min(number * PIECE);
         let end = (begin + PIECE).min(section.offset + section.size);
         let stop = (end + TAIL).min(section.offset + section.size);
         let mut code = vec![0; (stop - begin + lead) as usize];
@@ -225,9 +263,13 @@ impl<'a> Sites<'a> {
         let mut found = Vec::new();
         match self.elf.machine {
             Machine::X86 if self.elf.wide => self.x86(&code, base, &mut found),
-            Machine::Arm | Machine::Arm64 | Machine::Ppc64 => {
-                arm::scan(self.elf.machine, &code, base, &mut found);
+            Machine::Arm => arm::scan(&code, base, &mut found),
+            Machine::Arm64 => {
+                let linked = !self.elf.relocatable && section.addr != 0;
+                let address = section.addr.wrapping_add(base - section.offset);
+                arm64::scan(&code, base, if linked { address } else { 0 }, &mut found);
             }
+            Machine::Ppc64 => power::scan(&code, base, self.tables.toc, &mut found),
             _ => {}
         }
         out.extend(
@@ -253,7 +295,7 @@ impl<'a> Sites<'a> {
                         at: base + place as u64,
                         width: 4,
                         form: Form::Plain,
-                        meaning: Meaning::Relative((found.length - field) as i8),
+                        meaning: Meaning::Relative((found.length - field) as i16),
                         class: if found.length - field == 4 && code[at] & 0xfe == 0xe8 {
                             1
                         } else {

@@ -52,6 +52,8 @@ pub(super) struct Tables {
     relative: Vec<(usize, u64, u64)>,
     /// Tables inside of sections.
     pub(super) kernel: Vec<kernel::Table>,
+    /// Address of the section that POWER's register 2 points into.
+    pub(super) toc: Option<u64>,
     /// By symbol: the section it stands for.
     section_of: Vec<u16>,
     /// Bytes of memory that reading took.
@@ -85,6 +87,9 @@ impl Tables {
             match name.as_slice() {
                 b".eh_frame" if !elf.relocatable => {
                     tables.unwind.push((index, unwind_entries(source, section)));
+                }
+                b".got" if elf.machine == Machine::Ppc64 && !elf.relocatable => {
+                    tables.toc = Some(section.addr);
                 }
                 b".BTF" => tables.types = Some((index, btf::records(source, section))),
                 b".eh_frame_hdr" => tables.header = Some(index),
