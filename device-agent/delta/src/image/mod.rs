@@ -73,7 +73,7 @@ pub(crate) fn parse(source: &dyn Source) -> Option<Elf> {
         code.push(returns > 0);
     }
     rising.finish();
-    let base = tables::counted_from(source, rising.longest?)?.1;
+    let base = tables::counted_from(source, rising.longest?, None)?.1;
     let runs = runs(&code);
     let bounds = |run: usize| {
         let (from, to) = runs.get(run)?;

@@ -73,18 +73,24 @@ impl Rising {
     }
 }
 
-/// Where a table of places ends, and the address that they count from, which stands behind it.
-pub(crate) fn counted_from(source: &dyn Source, (begin, end): (u64, u64)) -> Option<(u64, u64)> {
+/// Where a table of places ends, and the address that they count from, which stands behind it; `base`: what that must be.
+pub(crate) fn counted_from(
+    source: &dyn Source,
+    (begin, end): (u64, u64),
+    base: Option<u64>,
+) -> Option<(u64, u64)> {
     let first = end.saturating_sub(4) & !7;
     (first..end + 64).step_by(8).find_map(|at| {
         let address = number_at(source, at, 8)?;
-        let is = address >> 48 == 0xffff && address & 0xffff == 0 && at > begin;
-        is.then_some((at, address))
+        let plausible = address >> 48 == 0xffff && address & 0xffff == 0;
+        let is = base.map_or(plausible, |base| base == address);
+        (is && at > begin).then_some((at, address))
     })
 }
 
-/// The places of symbols in `bytes`, which stand at `offset` in the file, and the order of their names behind them.
-pub(crate) fn symbols(bytes: &[u8], offset: u64, found: &mut Vec<Table>) {
+/// The places of symbols in `bytes`, which stand at `offset` in the file, and the order of their names behind them; `base`: the
+/// address that they count from, if it is known.
+pub(crate) fn symbols(bytes: &[u8], offset: u64, base: Option<u64>, found: &mut Vec<Table>) {
     let mut rising = Rising::default();
     for (i, word) in bytes.chunks_exact(4).enumerate() {
         let word = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
@@ -94,7 +100,7 @@ pub(crate) fn symbols(bytes: &[u8], offset: u64, found: &mut Vec<Table>) {
     let Some((begin, end)) = rising.longest else {
         return;
     };
-    let Some((behind, base)) = counted_from(&bytes, (begin, end)) else {
+    let Some((behind, base)) = counted_from(&bytes, (begin, end), base) else {
         return;
     };
     let end = end.min(behind);

@@ -56,7 +56,7 @@ fn table(file: &[u8], elf: &Elf, section: &Section) -> Option<Kind> {
         _ => match name(file, elf, section) {
             b".eh_frame" => Some(Kind::Unwind),
             b".eh_frame_hdr" => Some(Kind::UnwindIndex),
-            name => relative(name).map(|(size, _)| Kind::Relative(size)),
+            name => relative(elf.machine, name).map(|(size, _)| Kind::Relative(size)),
         },
     }
 }

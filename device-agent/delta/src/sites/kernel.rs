@@ -4,7 +4,7 @@
 
 use super::tables::plain;
 use super::{Form, Meaning, Site};
-use crate::elf::{Elf, Section};
+use crate::elf::{Elf, Machine, Section};
 use crate::image::{self, Sort};
 use crate::source::Source;
 
@@ -104,13 +104,18 @@ pub(crate) fn tables(
     let Some(text) = elf.sections.iter().find(|s| s.is_code()) else {
         return found;
     };
+    let code = elf.sections.iter().filter(|s| s.is_code());
+    let largest = code.max_by_key(|s| s.size).unwrap_or(text);
     for section in elf.sections.iter().filter(|s| name(s) == b".rodata") {
         let mut bytes = vec![0; section.stored() as usize];
         if file.read_at(section.offset, &mut bytes).is_err() {
             continue;
         }
-        symbols(&bytes, section, text, &mut found);
-        branches(&bytes, section, text, &mut found);
+        match elf.machine {
+            Machine::X86 => symbols(&bytes, section, text, &mut found),
+            _ => image::symbols(&bytes, section.offset, Some(text.addr), &mut found),
+        }
+        branches(&bytes, section, largest, &mut found);
     }
     if let Some(begin) = elf.trailer(file.len()) {
         found.push(Table {
@@ -133,7 +138,7 @@ fn of_image(file: &dyn Source, elf: &Elf) -> Vec<Table> {
         let Some(bytes) = read(file, section.offset, section.offset + section.size) else {
             continue;
         };
-        image::symbols(&bytes, section.offset, &mut found);
+        image::symbols(&bytes, section.offset, None, &mut found);
         branches(&bytes, section, text, &mut found);
         image::tables(&bytes, section.offset, elf, &mut found);
     }

@@ -32,11 +32,16 @@ const RELATIVE: [(&[u8], u64, u64); 12] = [
 ];
 
 /// Bytes of an entry of such a table, and of the numbers in it.
-pub(crate) fn relative(name: &[u8]) -> Option<(u64, u64)> {
-    let (_, size, count) = RELATIVE
+pub(crate) fn relative(machine: Machine, name: &[u8]) -> Option<(u64, u64)> {
+    let (begin, size, count) = RELATIVE
         .iter()
         .find(|(begin, ..)| name.starts_with(begin))?;
-    (*size > 0).then_some((*size, 4 * count))
+    match (machine, *begin) {
+        // Addresses.
+        (Machine::Ppc64, b"__ksymtab") => None,
+        (Machine::Ppc64, b"__ex_table") => Some((8, 8)),
+        _ => (*size > 0).then_some((*size, 4 * count)),
+    }
 }
 
 /// What must be known of a file before its tables can be read anywhere.
@@ -75,7 +80,8 @@ impl Tables {
         tables.kernel = kernel::tables(source, elf, &names);
         for (index, section) in elf.sections.iter().enumerate() {
             let name = names(section);
-            if let Some((size, numbers)) = relative(&name).filter(|_| !elf.relocatable) {
+            if let Some((size, numbers)) = relative(elf.machine, &name).filter(|_| !elf.relocatable)
+            {
                 tables.relative.push((index, size, numbers));
             }
             if name == b".rodata" && !tables.kernel.is_empty() {
