@@ -7,7 +7,10 @@ const WINDOW: usize = 12;
 /// Places with the same hash that are tried.
 const TRIES: usize = 48;
 /// Bytes by which another place must be better.
-const BETTER: usize = 18;
+const BETTER: usize = 6;
+/// How far another place may be without having to be so much better still: telling where it is costs more.
+const CLOSE: usize = 4096;
+const FAR: usize = 64;
 /// Equal bytes that a differing one must be worth when a stretch is made longer.
 const MISMATCH: i64 = 2;
 
@@ -163,7 +166,9 @@ fn runs(index: &Index<'_>, new: &[u8], from: usize, to: usize) -> Vec<Run> {
         if let Some((place, length)) = index.longest(new, at, to, near) {
             let shift = place as isize - at as isize;
             let present = here.map_or(0, |s| equal(old, new, s, at, at + length));
-            if here != Some(shift) && length >= present + BETTER {
+            let close = here.is_none_or(|s| s.abs_diff(shift) < CLOSE);
+            let better = if close { BETTER } else { BETTER + FAR };
+            if here != Some(shift) && length >= present + better {
                 let floor = runs.last().map_or(from, |r| r.end);
                 let mut begin = at;
                 while begin > floor
