@@ -18,7 +18,7 @@ use crate::Error;
 /// The first bytes of a delta; the last is the version.
 pub(crate) const MAGIC: [u8; 8] = [b'T', b'L', b'D', b'E', b'L', b'T', b'A', VERSION];
 /// The version of the format.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 /// Bytes of a commit or directory at most.
 pub(crate) const METADATA_LIMIT: u64 = 8 << 20;
 /// Bytes of a file's header (owner, mode, link, attributes) at most.

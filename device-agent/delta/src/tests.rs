@@ -350,3 +350,33 @@ fn a_damaged_delta_of_a_compressed_part_is_an_error() {
         assert!(applied.is_err() || last, "byte {at} of {}", damaged.len());
     }
 }
+
+#[test]
+fn a_kernel_image_costs_what_changed_in_it() {
+    let [old, new] = [false, true].map(crate::image::tests::image);
+    let pair = Pair::new(&[("image", old.clone())], &[("image", new.clone())]);
+    pair.check();
+    let known = pair.made.bytes.len();
+    // The same without the magic number.
+    let plain = |mut image: Vec<u8>| {
+        image[56] = 0;
+        image
+    };
+    let pair = Pair::new(&[("image", plain(old))], &[("image", plain(new))]);
+    pair.check();
+    assert!(known * 8 < pair.made.bytes.len(), "{known}");
+}
+
+#[test]
+fn code_of_every_machine_costs_what_was_written_anew() {
+    for machine in ["x86_64", "arm64", "arm", "ppc64le"] {
+        let [old, new] = [1, 2].map(|version| {
+            let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds");
+            std::fs::read(format!("{dir}/{machine}-{version}.so")).unwrap()
+        });
+        let pair = Pair::new(&[("a", old)], &[("a", new.clone())]);
+        pair.check();
+        let cost = pair.made.files[0].cost;
+        println!("{machine}: {cost} of {}", new.len());
+    }
+}

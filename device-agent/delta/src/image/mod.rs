@@ -28,18 +28,27 @@ const DATA: u32 = 6;
 /// The header's magic number: `ARM`, and its offset.
 const MAGIC: (u64, u64) = (0x644d_5241, 56);
 /// Parts are told apart by pages of so many bytes.
-const PAGE: u64 = 1 << 12;
+const PAGE: u64 = 1 << least(12, 7);
 /// `ret` says that a page has code; so many pages without any say that code has ended.
 const RETURN: u32 = 0xd65f_03c0;
 const APART: usize = 256;
 /// Smaller images are not looked at.
-const LEAST: u64 = 1 << 20;
+const LEAST: u64 = 1 << least(20, 9);
 /// Offset of the image's size in memory.
 const SIZE: u64 = 16;
 /// Magic number, version and flags of type information, and the length of its header (`include/uapi/linux/btf.h`).
 const BTF: (u32, u32) = (0x0001_eb9f, 24);
 /// Places that may begin with them.
 const CANDIDATES: usize = 16;
+
+/// An exponent; a fuzzer, whose images are small, takes another.
+pub(crate) const fn least(bits: u32, fuzzed: u32) -> u32 {
+    if cfg!(fuzzing) {
+        fuzzed
+    } else {
+        bits
+    }
+}
 
 const PROGBITS: u32 = 1;
 const ALLOCATED: u64 = 2;
@@ -141,3 +150,7 @@ fn runs(code: &[bool]) -> Vec<(usize, usize)> {
     }
     runs
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+pub(crate) mod tests;

@@ -2,13 +2,14 @@
 //! twelve bytes that begin with numbers counting from their own place (`arch/arm64/include/asm/extable.h` and
 //! `alternative.h`, `include/asm-generic/bug.h`, `include/linux/export-internal.h`).
 
+use super::least;
 use crate::elf::Elf;
 use crate::sites::kernel::{Entry, Table};
 use crate::source::{number_at, Source};
 
 /// Symbols that are at least there, and bytes that they cover.
-const SYMBOLS: u64 = 1 << 12;
-const COVERED: u32 = 1 << 20;
+const SYMBOLS: u64 = 1 << least(12, 4);
+const COVERED: u32 = 1 << least(20, 8);
 /// Places of symbols are lower.
 const HIGHEST: u32 = 1 << 28;
 /// Symbols at the first place, at most.
@@ -18,12 +19,12 @@ const FIRST: u64 = 64;
 const ENTRY: u64 = 12;
 const WORDS: usize = 3;
 /// Entries of a table at least, and entries of another kind that may stand between.
-const LEAST: usize = 256;
+const LEAST: usize = 1 << least(8, 3);
 const GAP: usize = 256;
 /// Strings lie behind their symbols by less.
 const NEAR: i32 = 1 << 22;
 /// What counts from its own place reaches further than this, or it may be any number.
-const FAR: u32 = 1 << 12;
+const FAR: u32 = 1 << least(12, 6);
 
 /// What entries of twelve bytes say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -93,3 +93,37 @@ pub(super) fn scan(code: &[u8], base: u64, out: &mut Vec<Site>) {
     }
     out.sort_by_key(|site| site.at);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scanned(halves: &[u16]) -> Vec<Site> {
+        let code: Vec<u8> = halves.iter().flat_map(|h| h.to_le_bytes()).collect();
+        let mut found = Vec::new();
+        scan(&code, 0x500, &mut found);
+        found
+    }
+
+    #[test]
+    fn calls_into_the_other_state_count_from_a_multiple_of_four() {
+        // 8b922: blx 80718
+        let found = scanned(&[0xf7f4, 0xeefa]);
+        assert_eq!(found[0].meaning, Meaning::Aligned(4));
+        let word = 0xeefa_f7f4;
+        assert_eq!(found[0].form.get(word, 4), 0x80718 - 0x8b924);
+        assert_eq!(found[0].form.set(word, 0x80718 - 0x8b924), word);
+    }
+
+    #[test]
+    fn what_is_loaded_and_added_to_the_counter_is_no_code() {
+        // ldr r3, [pc, #4]; add r3, pc; bx lr; nop; what looks like a call
+        let found = scanned(&[0x4b01, 0x447b, 0x4770, 0xbf00, 0xf7f4, 0xfefa]);
+        let meanings: Vec<(u64, Meaning)> = found.iter().map(|s| (s.at, s.meaning)).collect();
+        assert_eq!(meanings, [(0x508, Meaning::Relative(-2))]);
+        // Another register: the same bytes are a call.
+        let found = scanned(&[0x4b01, 0x447a, 0x4770, 0xbf00, 0xf7f4, 0xfefa]);
+        let meanings: Vec<(u64, Meaning)> = found.iter().map(|s| (s.at, s.meaning)).collect();
+        assert_eq!(meanings, [(0x508, Meaning::Relative(4))]);
+    }
+}

@@ -91,3 +91,44 @@ fn is_store(word: u32) -> bool {
     let two = word & 0x3a40_0000 == 0x2800_0000;
     one || two
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_in_two_parts_is_one_aim() {
+        let words = [
+            0xd000_0000u32, // adrp x0, two pages on
+            0x9100_4000,    // add x0, x0, #0x10
+            0xf940_0401,    // ldr x1, [x0, #8]: no longer a page
+            0xd000_0003,    // adrp x3
+            0xf900_0c61,    // str x1, [x3, #0x18]
+            0xf940_0463,    // ldr x3, [x3, #8]
+            0xf940_0463,    // once more: of what was loaded
+        ];
+        let code: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let mut found = Vec::new();
+        scan(&code, 0x500, 0x1_0000, &mut found);
+        let meanings: Vec<(u64, Meaning)> = found.iter().map(|s| (s.at, s.meaning)).collect();
+        let expected = [
+            (0x500, Meaning::Page(0x10)),
+            (0x504, Meaning::Low(0x1_2000)),
+            (0x50c, Meaning::Page(0x18)),
+            (0x510, Meaning::Low(0x1_2000)),
+            (0x514, Meaning::Low(0x1_2000)),
+        ];
+        assert_eq!(meanings, expected);
+        let numbers = [(1, 0x9100_4000u64, 0x10), (3, 0xf900_0c61, 0x18)];
+        for (place, word, number) in numbers {
+            assert_eq!(found[place].form.get(word, 4), number);
+            assert_eq!(found[place].form.set(word, number), word);
+            // Only the lowest bits are the field's.
+            assert_eq!(found[place].form.set(word, number + 0x7000), word);
+        }
+        // Where addresses are not known, only the parts that need none.
+        found.clear();
+        scan(&code, 0x500, 0, &mut found);
+        assert_eq!(found.len(), 2);
+    }
+}

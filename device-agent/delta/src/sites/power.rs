@@ -88,3 +88,36 @@ fn signed(from: u8, bits: u8) -> Field {
     let unit = 2;
     Field::Signed { from, bits, unit }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_halves_of_an_address_are_known_together() {
+        let words = [
+            0x3c4c_0010u32, // addis r2, r12, 16
+            0x3842_8000,    // addi r2, r2, -32768
+            0x3d22_0001,    // addis r9, r2, 1
+            0xe929_0020,    // ld r9, 32(r9)
+            0xe929_0020,    // of what was loaded
+            0x3860_0005,    // li r3, 5
+        ];
+        let code: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let mut found = Vec::new();
+        scan(&code, 0x500, Some(0x9000), &mut found);
+        let meanings: Vec<(u64, Meaning)> = found.iter().map(|s| (s.at, s.meaning)).collect();
+        let expected = [
+            (0x500, Meaning::Upper(Base::Own(0), -32768)),
+            (0x504, Meaning::Lower(Base::Own(-4), 16)),
+            (0x508, Meaning::Upper(Base::Toc(0x9000), 32)),
+            (0x50c, Meaning::Lower(Base::Toc(0x9000), 1)),
+        ];
+        assert_eq!(meanings, expected);
+        // The lowest bits of a load of eight bytes belong to the instruction.
+        assert_eq!(found[3].form.set(0xe929_0021, 0x48), 0xe929_0049);
+        found.clear();
+        scan(&code, 0x500, None, &mut found);
+        assert!(found.is_empty());
+    }
+}
