@@ -2,10 +2,8 @@
 
 use std::cell::Cell;
 
-use crate::aim::Aim;
 use crate::elf::{Elf, Machine, Section};
 use crate::pieces::{disjoint, Piece};
-use crate::sites::{Base, Meaning};
 
 /// One step of building the new file: new bytes, then bytes that resemble old ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -103,7 +101,7 @@ impl Layout {
     }
 
     /// Where an offset in an old section has come, as an offset in the new section.
-    fn within(&self, section: u64, offset: u64) -> Option<Mapped> {
+    pub(crate) fn within(&self, section: u64, offset: u64) -> Option<Mapped> {
         let old = self.old.get(usize::try_from(section).ok()?)?;
         let (_, new) = self.pair(section)?;
         if old.stored() == 0 {
@@ -171,7 +169,7 @@ impl Layout {
             })
     }
 
-    fn old_address(&self, offset: u64) -> u64 {
+    pub(crate) fn old_address(&self, offset: u64) -> u64 {
         if self.relocatable {
             return offset;
         }
@@ -201,7 +199,7 @@ impl Layout {
         self.x86[section].then(|| s.addr.wrapping_add(offset - s.offset))
     }
 
-    fn new_address(&self, offset: u64) -> u64 {
+    pub(crate) fn new_address(&self, offset: u64) -> u64 {
         if self.relocatable {
             return offset;
         }
@@ -209,186 +207,6 @@ impl Layout {
             let s = &self.new[i];
             s.addr.wrapping_add(offset - s.offset)
         })
-    }
-
-    /// What a number says, and what it is to be in the new file: the number is the target minus the base,
-    /// in the old file and in the new one.
-    pub(crate) fn aim(&self, meaning: Meaning, number: i64, old_at: u64, new_at: u64) -> Aim {
-        let raw = number as u64;
-        let plain = |target: u64, mapped: Mapped, base: u64| Aim {
-            target,
-            mapped,
-            base,
-            negative: false,
-        };
-        let unknown = Mapped {
-            to: raw,
-            exact: false,
-        };
-        match meaning {
-            Meaning::Relative(adjust) => {
-                let adjust = i64::from(adjust) as u64;
-                let target = self
-                    .old_address(old_at)
-                    .wrapping_add(adjust)
-                    .wrapping_add(raw);
-                let base = self.new_address(new_at).wrapping_add(adjust);
-                plain(target, self.address(target), base)
-            }
-            Meaning::Aligned(adjust) => {
-                let adjust = i64::from(adjust) as u64;
-                let target = (self.old_address(old_at).wrapping_add(adjust) & !3).wrapping_add(raw);
-                let base = self.new_address(new_at).wrapping_add(adjust) & !3;
-                plain(target, self.address(target), base)
-            }
-            Meaning::Page(inside) => {
-                let page = (self.old_address(old_at) >> 12).wrapping_add(raw);
-                let target = (page << 12).wrapping_add(inside.into());
-                let mapped = self.address(target);
-                let mapped = Mapped {
-                    to: mapped.to >> 12,
-                    ..mapped
-                };
-                plain(target, mapped, self.new_address(new_at) >> 12)
-            }
-            Meaning::Low(page) => {
-                let target = page.wrapping_add(raw);
-                let mapped = self.address(target);
-                let mapped = Mapped {
-                    to: mapped.to & 0xfff,
-                    ..mapped
-                };
-                plain(target, mapped, 0)
-            }
-            Meaning::Upper(base, lower) => {
-                let (old, new) = self.bases(base, old_at, new_at);
-                let number = (raw << 16).wrapping_add_signed(lower.into());
-                let target = old.wrapping_add(number);
-                let mapped = self.address(target);
-                let number = mapped.to.wrapping_sub(new).wrapping_add(0x8000) as i64;
-                let to = (number >> 16) as u64;
-                plain(target, Mapped { to, ..mapped }, 0)
-            }
-            Meaning::Lower(base, upper) => {
-                let (old, new) = self.bases(base, old_at, new_at);
-                let number = (i64::from(upper) as u64) << 16;
-                let target = old.wrapping_add(number).wrapping_add(raw);
-                let mapped = self.address(target);
-                let to = mapped.to.wrapping_sub(new) as i16 as u64;
-                plain(target, Mapped { to, ..mapped }, 0)
-            }
-            Meaning::Address => plain(raw, self.address(raw), 0),
-            Meaning::Based(base) => {
-                let target = base.wrapping_add(raw);
-                plain(target, self.address(target), self.address(base).to)
-            }
-            Meaning::Below(base) => {
-                let target = base.wrapping_sub(1).wrapping_sub(raw);
-                Aim {
-                    negative: true,
-                    ..plain(
-                        target,
-                        self.address(target),
-                        self.address(base).to.wrapping_sub(1),
-                    )
-                }
-            }
-            Meaning::Slot(begin) => {
-                let mapped = self.offset(begin.wrapping_add(raw.wrapping_mul(4)));
-                let first = self.offset(begin).to;
-                let to = mapped.to.wrapping_sub(first) as i64 / 4;
-                plain(
-                    raw,
-                    Mapped {
-                        to: to as u64,
-                        ..mapped
-                    },
-                    0,
-                )
-            }
-            Meaning::Extent(begin) => {
-                let target = begin.wrapping_add(raw);
-                // The end of one thing is often the beginning of another that has moved away.
-                let mut mapped = self.address(target.wrapping_sub(1));
-                mapped.to = mapped.to.wrapping_add(1);
-                if raw == 0 {
-                    mapped = self.address(target);
-                }
-                plain(target, mapped, self.address(begin).to)
-            }
-            Meaning::Within(section, bias) => {
-                let bias = i64::from(bias) as u64;
-                let inside = raw.wrapping_add(bias);
-                let mapped = self.within(section.into(), inside).unwrap_or(Mapped {
-                    to: inside,
-                    exact: false,
-                });
-                let key = u64::from(section).wrapping_shl(40) ^ inside;
-                plain(key, mapped, bias)
-            }
-            Meaning::Numbered(_) => plain(raw, unknown, 0),
-            Meaning::Offset => plain(raw, self.offset(raw), 0),
-            Meaning::Back => {
-                let target = old_at.wrapping_sub(raw);
-                Aim {
-                    negative: true,
-                    ..plain(target, self.offset(target), new_at)
-                }
-            }
-            Meaning::SectionIndex => match self.pair(raw) {
-                Some((index, _)) => plain(
-                    raw,
-                    Mapped {
-                        to: index as u64,
-                        exact: true,
-                    },
-                    0,
-                ),
-                None => plain(raw, unknown, 0),
-            },
-            Meaning::Symbol(table, size) => {
-                let size = u64::from(size);
-                let mapped = self.within(table.into(), raw.wrapping_mul(size));
-                let mapped = mapped.map_or(unknown, |m| Mapped {
-                    to: m.to / size,
-                    exact: m.exact,
-                });
-                plain(raw, mapped, 0)
-            }
-            Meaning::HeaderOffset(i) => self.header(i, raw, |s| s.offset),
-            Meaning::HeaderSize(i) => self.header(i, raw, |s| s.size),
-            Meaning::HeaderAddress(i) => self.header(i, raw, |s| s.addr),
-        }
-    }
-
-    /// What an address is told from, in the old file and in the new one.
-    fn bases(&self, base: Base, old_at: u64, new_at: u64) -> (u64, u64) {
-        match base {
-            Base::Own(adjust) => {
-                let adjust = i64::from(adjust);
-                (
-                    self.old_address(old_at).wrapping_add_signed(adjust),
-                    self.new_address(new_at).wrapping_add_signed(adjust),
-                )
-            }
-            Base::Toc(begin) => (
-                begin.wrapping_add(0x8000),
-                self.address(begin).to.wrapping_add(0x8000),
-            ),
-        }
-    }
-
-    fn header(&self, section: u32, raw: u64, field: impl Fn(&NewSection) -> u64) -> Aim {
-        let pair = self.pair(section.into());
-        Aim {
-            target: raw,
-            mapped: Mapped {
-                to: pair.map_or(raw, |(_, new)| field(&new)),
-                exact: pair.is_some(),
-            },
-            base: 0,
-            negative: false,
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Making deltas: finding what the old and the new file have in common.
 
 mod delta;
+mod entries;
 mod kept;
 mod matching;
 mod packed;
@@ -8,6 +9,7 @@ mod pairing;
 mod records;
 mod sections;
 mod similar;
+mod targets;
 mod types;
 
 pub use delta::{make, FileCost, Made, Objects};
@@ -41,14 +43,14 @@ pub(crate) fn plan(old: &[u8], new: &[u8], elf: bool) -> Plan {
             let pairing = sections::pair(old, new, a, b);
             plan.sections = sections::described(b);
             plan.pairs = pairing;
-            let rewritten = records::sparse(new, b);
+            let rewritten = targets::sparse(new, b);
             let masked = (mask(old, a), mask(new, b));
             let tables = records::ranges(new, b);
             let mut found = matching::find(&masked.0, &masked.1, &tables);
             let known = steps(&found, new.len());
             let layout = Layout::new(a, plan.sections.clone(), plan.pairs.clone(), &known);
             for (i, j) in rewritten {
-                records::by_target(old, new, a, b, &layout, &plan.pairs, (i, j), &mut found);
+                targets::by_target(old, new, a, b, &layout, &plan.pairs, (i, j), &mut found);
             }
             let steps = steps(&found, new.len());
             let layout = Layout::new(a, plan.sections.clone(), plan.pairs.clone(), &steps);

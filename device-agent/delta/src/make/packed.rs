@@ -20,13 +20,12 @@ struct Found {
     blocks: Vec<Block>,
 }
 
+/// Makes the plan of one of the parts: its number, from which bytes to which, whether they may be ELF files.
+pub(crate) type Planner<'a> = dyn Fn(u8, &[u8], &[u8], bool) -> Plan + 'a;
+
 /// What is needed to code `new` by its content, if both files have a compressed part. `plan` is asked for the plan of
 /// each of the three parts (from 1 on): from which bytes to which, and whether they may be ELF files.
-pub(crate) fn find(
-    old: &[u8],
-    new: &[u8],
-    plan: &dyn Fn(u8, &[u8], &[u8], bool) -> Plan,
-) -> Option<Packed> {
+pub(crate) fn find(old: &[u8], new: &[u8], plan: &Planner<'_>) -> Option<Packed> {
     let (before, after) = (frame(old)?, frame(new)?);
     if !comes_out_again(&after, new) {
         return None;

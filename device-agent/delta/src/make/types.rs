@@ -1,6 +1,6 @@
 //! Type information of a kernel (`.BTF`): which record of the new one is which of the old one, by what they name.
 
-use super::records::{key, number, pair_up, Record};
+use super::entries::{key, number, pair_up, Record};
 use super::sections::name;
 use super::Alike;
 use crate::elf::{Elf, Section};
