@@ -129,11 +129,12 @@ pub fn make(
     let mut stream = Stream::new(Encoder::new());
     bytes(&mut stream, &old_commit, &new_commit)?;
     bytes(&mut stream, &[], &detached)?;
-    let normal: HashMap<String, usize> = old
-        .tree_at
-        .iter()
-        .map(|(path, place)| (pairing::normal(path), *place))
-        .collect();
+    // Of several the first, so that the same delta comes out each time.
+    let mut normal: HashMap<String, usize> = HashMap::new();
+    for (path, place) in &old.tree_at {
+        let first = normal.entry(pairing::normal(path)).or_insert(*place);
+        *first = (*first).min(*place);
+    }
     let new = Closure::walk(&new_commit, true, &mut |kind, name, path| {
         let content = read(kind, name)?;
         let (known, like) = match kind {
